@@ -1,0 +1,1 @@
+"""Decoding, sampling, transforms; one file per data-set family."""

@@ -1,0 +1,1 @@
+"""Profiling, training and evaluation of one cell."""

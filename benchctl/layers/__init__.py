@@ -1,0 +1,1 @@
+"""nn pieces that two or more methods use."""

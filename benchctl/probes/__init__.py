@@ -1,0 +1,1 @@
+"""What is measured about a model: operations, time, memory, and memory predicted without a GPU."""

@@ -1,0 +1,1 @@
+"""The runner (parent), the worker (child), and where a run came from."""

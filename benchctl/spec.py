@@ -1,0 +1,264 @@
+"""The vocabulary of suites: frozen classes for what a user asks for, and what a plan makes of it.
+
+`benchctl.suite_file` reads these from YAML; `benchctl.plan` makes cells of them. Every class is closed (unknown keys are errors)
+and frozen (a cell's id is a hash of its content).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+from benchctl.errors import ShapeError, UsageError
+
+#: part of every cell id: a new way of resolving cells makes new ids instead of silently meaning something else
+CELL_IDENTITY_VERSION = 1
+
+Task = Literal["profile", "train", "evaluate"]
+Precision = Literal["fp32", "fp16", "bf16"]
+#: `eager`: explicit softmax(QK)V. `sdpa`: torch's fused call, kernel chosen by torch's rules. `math`, `efficient`, `flash`: that
+#: call with the kernel fixed. `auto`: what the method's library does by default; a resolved cell never says `auto`.
+Attention = Literal["auto", "eager", "sdpa", "math", "efficient", "flash"]
+OptimizerName = Literal["sgd", "adamw"]
+Measure = Literal["memory", "flops", "params", "latency"]
+
+
+class Vocabulary(BaseModel):
+    """Frozen, closed base of every class here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else (value if isinstance(value, tuple) else (value,))
+
+
+class ClipShape(Vocabulary):
+    """The input of one step: `batch_size` clips of `frames` RGB frames of `resolution` x `resolution` pixels."""
+
+    frames: PositiveInt
+    resolution: PositiveInt
+    batch_size: PositiveInt = 1
+
+    def __str__(self) -> str:
+        return f"{self.batch_size}x{self.frames}x{self.resolution}"
+
+
+class Recipe(Vocabulary):
+    """How a method is trained and evaluated. A method file carries its own; a suite overrides single keys."""
+
+    optimizer: OptimizerName = "adamw"
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: float = Field(0.05, ge=0)
+    #: SGD only
+    momentum: float = Field(0.9, ge=0, lt=1)
+    #: share of the steps over which the learning rate rises linearly from 0
+    warmup_fraction: float = Field(0.1, ge=0, lt=1)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    #: norm to which gradients are clipped; null: not clipped
+    clip_gradient_norm: PositiveFloat | None = None
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    sampling: Literal["segment", "uniform", "dense"] = "segment"
+    #: frames between two sampled frames, for dense sampling
+    frame_stride: PositiveInt = 8
+    #: horizontal flips in training; wrong wherever left and right are different classes
+    flip: bool = False
+    #: evaluation views: `eval_clips` in time x `eval_crops` in space (1: centre, 3: along the longer side)
+    eval_clips: PositiveInt = 1
+    eval_crops: Literal[1, 3] = 1
+    #: data-loader processes; 0 decodes in the worker itself
+    loader_workers: int = Field(0, ge=0)
+
+
+class Budget(Vocabulary):
+    """What every method is given equally. The plan turns it into steps before training."""
+
+    match_on: Literal["steps", "samples", "frames_seen"]
+    amount: PositiveFloat
+
+    def steps(self, shape: ClipShape) -> int:
+        """Training steps that use the budget up at `shape`, at least one."""
+        per_step = {"steps": 1, "samples": shape.batch_size, "frames_seen": shape.batch_size * shape.frames}
+        return max(1, round(self.amount / per_step[self.match_on]))
+
+
+class DatasetRef(Vocabulary):
+    """A data set by the name of its file in `benchctl/data`, with that file's options."""
+
+    name: str
+    #: folder of the data set; default: `name` under $BENCHCTL_DATA
+    root: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class MethodRef(Vocabulary):
+    """A method preset by name, with changed options of its `Config`."""
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class MethodConfig(Vocabulary):
+    """Base of every method's `Config`: the numbers of one preset."""
+
+    #: attention backends the method can run with; the first is what `auto` means
+    ATTENTION: ClassVar[tuple[Attention, ...]] = ("eager",)
+
+    patch_size: PositiveInt = 16
+    #: frames that one temporal token spans
+    tubelet_size: PositiveInt = 1
+    #: checkpoint name on its hub, for `pretrained: true`; null: none is published
+    weights: str | None = None
+
+    def attention(self, asked: Attention) -> Attention:
+        """The backend a cell resolves to.
+
+        Raises:
+            UsageError: the method cannot run with `asked`.
+        """
+        if asked == "auto":
+            return self.ATTENTION[0]
+        if asked not in self.ATTENTION:
+            raise UsageError(f"attention '{asked}' is not available", fix=f"choose from {', '.join(self.ATTENTION)}")
+        return asked
+
+    def padded(self, resolution: int) -> int:
+        """`resolution` rounded up to whole patches."""
+        return -(-resolution // self.patch_size) * self.patch_size
+
+    def check(self, shape: ClipShape, *, pad: bool) -> None:
+        """Raise ShapeError when the method cannot take `shape`.
+
+        A resolution that the patch does not divide is accepted with `pad`: frames are then zero-padded at the right and the
+        bottom to whole patches.
+        """
+        if shape.frames % self.tubelet_size:
+            below, above = shape.frames // self.tubelet_size * self.tubelet_size, -(-shape.frames // self.tubelet_size) * self.tubelet_size
+            near = f"{below} or {above}" if below else f"{above}"
+            raise ShapeError(f"{shape.frames} frames are not a multiple of the tubelet size {self.tubelet_size}", fix=f"use {near} frames")
+        if shape.resolution % self.patch_size and not pad:
+            above = self.padded(shape.resolution)
+            raise ShapeError(
+                f"resolution {shape.resolution} is not a multiple of the patch size {self.patch_size}",
+                fix=f"use {above}, or 'pad: true' to pad to it",
+            )
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a method's `build` is given."""
+
+    config: MethodConfig
+    shape: ClipShape
+    num_classes: int
+    attention: Attention
+    pretrained: bool = False
+
+    @property
+    def padded_resolution(self) -> int:
+        """Side in pixels that the model works at: whole patches."""
+        return self.config.padded(self.shape.resolution)
+
+
+class SweepEntry(Vocabulary):
+    """One grid of the sweep: every combination of its lists. The suite is the union of its grids."""
+
+    frames: Annotated[tuple[PositiveInt, ...], BeforeValidator(_as_tuple)] = Field(min_length=1)
+    resolution: Annotated[tuple[PositiveInt, ...], BeforeValidator(_as_tuple)] = Field(min_length=1)
+    batch_size: Annotated[tuple[PositiveInt, ...], BeforeValidator(_as_tuple)] = Field((1,), min_length=1)
+    precision: Annotated[tuple[Precision, ...], BeforeValidator(_as_tuple)] | None = None
+    attention: Annotated[tuple[Attention, ...], BeforeValidator(_as_tuple)] | None = None
+    #: only these methods take part; default: the suite's
+    methods: Annotated[tuple[MethodRef, ...], BeforeValidator(_as_tuple)] | None = None
+
+
+class Suite(Vocabulary):
+    """A suite file."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name in reports")]
+    description: str = ""
+    task: Annotated[tuple[Task, ...], BeforeValidator(_as_tuple)] = Field(description="profile, train, evaluate, or a list of them")
+    methods: Annotated[tuple[MethodRef, ...], BeforeValidator(_as_tuple)] = Field(min_length=1, description="method presets")
+    sweep: tuple[SweepEntry, ...] = Field(min_length=1, description="grids of input shapes; the suite is their union")
+    precision: Annotated[tuple[Precision, ...], BeforeValidator(_as_tuple)] = Field(
+        ("fp32",), description="weights are fp32; fp16 and bf16 are autocast"
+    )
+    attention: Annotated[tuple[Attention, ...], BeforeValidator(_as_tuple)] = Field(("auto",), description="attention backend")
+    pretrained: bool = Field(False, description="load published weights; otherwise they are random, and the result says so")
+    pad: bool = Field(False, description="zero-pad frames to whole patches where the patch does not divide the resolution")
+    num_classes: PositiveInt = Field(400, description="width of the classifier, for profile; train and evaluate take it from the data")
+    memory_cap_gib: PositiveFloat | None = Field(None, description="a step that needs more than this ends as oom")
+    measure: tuple[Measure, ...] = Field(("memory", "flops", "params"), description="what a profile cell records")
+    recipe: dict[str, Any] = Field(default_factory=dict, description="keys of the methods' training recipes to override")
+    dataset: Annotated[tuple[DatasetRef, ...], BeforeValidator(_as_tuple)] = Field(
+        (), description="data set, or a list of which the first one present is used"
+    )
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_as_tuple)] = Field((0,), min_length=1, description="one cell per seed")
+    budget: Budget | None = Field(None, description="what every method is given equally, for train")
+    checkpoint: str | None = Field(None, description="file to evaluate; default: what the same suite's train cell wrote")
+    timeout_s: PositiveFloat = Field(3600.0, description="time limit of one cell in seconds")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        trains = "train" in self.task or "evaluate" in self.task
+        if trains and not self.dataset:
+            raise ValueError("a suite that trains or evaluates needs 'dataset'")
+        if "train" in self.task and self.budget is None:
+            raise ValueError("a suite that trains needs 'budget', for example {match_on: steps, amount: 200}")
+        if "evaluate" in self.task and "train" not in self.task and not (self.checkpoint or self.pretrained):
+            raise ValueError("a suite that only evaluates needs 'checkpoint' or 'pretrained: true'")
+        return self
+
+
+class Cell(Vocabulary):
+    """One resolved unit of work: nothing in it is left to a default somewhere else."""
+
+    task: Task
+    method: str
+    #: the method's whole Config, as JSON
+    config: dict[str, Any]
+    shape: ClipShape
+    precision: Precision
+    attention: Attention
+    pretrained: bool
+    pad: bool
+    num_classes: PositiveInt
+    seed: int
+    recipe: Recipe
+    measure: tuple[Measure, ...] = ()
+    memory_cap_bytes: PositiveInt | None = None
+    dataset: DatasetRef | None = None
+    budget: Budget | None = None
+    #: for evaluate: `cell:ID` of the train cell, or `file:PATH`
+    checkpoint: str | None = None
+
+    @cached_property
+    def canonical(self) -> str:
+        """The JSON that the id is a hash of: sorted keys, absent values left out."""
+        content = {"identity": CELL_IDENTITY_VERSION, **self.model_dump(mode="json", exclude_none=True)}
+        return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+    @cached_property
+    def id(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of `canonical`."""
+        return hashlib.sha256(self.canonical.encode()).hexdigest()[:16]
+
+    @property
+    def steps(self) -> int | None:
+        """Training steps that the budget comes to at this shape."""
+        return self.budget.steps(self.shape) if self.budget else None
