@@ -10,9 +10,19 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SerializeAsAny,
+    create_model,
+    model_validator,
+)
 
 from benchctl.errors import ShapeError, UsageError
 
@@ -28,6 +38,11 @@ OptimizerName = Literal["sgd", "adamw"]
 Measure = Literal["memory", "flops", "params", "latency"]
 
 
+#: strict: YAML's `true` is not the number 1
+Count = Annotated[int, Field(gt=0, strict=True)]
+Seed = Annotated[int, Field(ge=0, strict=True)]
+
+
 class Vocabulary(BaseModel):
     """Frozen, closed base of every class here."""
 
@@ -38,12 +53,17 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else (value if isinstance(value, tuple) else (value,))
 
 
+def _one_or_more(item: Any) -> BeforeValidator:
+    """A list may be written as its only item; the JSON Schema says so too."""
+    return BeforeValidator(_as_tuple, json_schema_input_type=item | list[item])
+
+
 class ClipShape(Vocabulary):
     """The input of one step: `batch_size` clips of `frames` RGB frames of `resolution` x `resolution` pixels."""
 
-    frames: PositiveInt
-    resolution: PositiveInt
-    batch_size: PositiveInt = 1
+    frames: Count
+    resolution: Count
+    batch_size: Count = 1
 
     def __str__(self) -> str:
         return f"{self.batch_size}x{self.frames}x{self.resolution}"
@@ -73,6 +93,23 @@ class Recipe(Vocabulary):
     eval_crops: Literal[1, 3] = 1
     #: data-loader processes; 0 decodes in the worker itself
     loader_workers: int = Field(0, ge=0)
+
+
+def _changes(model: type[Vocabulary]) -> type[Vocabulary]:
+    """A class with the fields of `model`, each of which may be left out."""
+    fields: dict[str, Any] = {
+        name: (Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation, None)
+        for name, field in model.model_fields.items()
+    }
+    return create_model(f"{model.__name__}Changes", __base__=Vocabulary, **fields)
+
+
+if TYPE_CHECKING:
+
+    class RecipeChanges(Vocabulary):
+        """`Recipe`, each key of which may be left out."""
+else:
+    RecipeChanges = _changes(Recipe)
 
 
 class Budget(Vocabulary):
@@ -178,13 +215,13 @@ class ModelSpec:
 class SweepEntry(Vocabulary):
     """One grid of the sweep: every combination of its lists. The suite is the union of its grids."""
 
-    frames: Annotated[tuple[PositiveInt, ...], BeforeValidator(_as_tuple)] = Field(min_length=1)
-    resolution: Annotated[tuple[PositiveInt, ...], BeforeValidator(_as_tuple)] = Field(min_length=1)
-    batch_size: Annotated[tuple[PositiveInt, ...], BeforeValidator(_as_tuple)] = Field((1,), min_length=1)
-    precision: Annotated[tuple[Precision, ...], BeforeValidator(_as_tuple)] | None = None
-    attention: Annotated[tuple[Attention, ...], BeforeValidator(_as_tuple)] | None = None
+    frames: Annotated[tuple[Count, ...], _one_or_more(Count)] = Field(min_length=1)
+    resolution: Annotated[tuple[Count, ...], _one_or_more(Count)] = Field(min_length=1)
+    batch_size: Annotated[tuple[Count, ...], _one_or_more(Count)] = Field((1,), min_length=1)
+    precision: Annotated[tuple[Precision, ...], _one_or_more(Precision)] | None = None
+    attention: Annotated[tuple[Attention, ...], _one_or_more(Attention)] | None = None
     #: only these methods take part; default: the suite's
-    methods: Annotated[tuple[MethodRef, ...], BeforeValidator(_as_tuple)] | None = None
+    methods: Annotated[tuple[MethodRef, ...], _one_or_more(MethodRef | str)] | None = None
 
 
 class Suite(Vocabulary):
@@ -192,23 +229,25 @@ class Suite(Vocabulary):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name in reports")]
     description: str = ""
-    task: Annotated[tuple[Task, ...], BeforeValidator(_as_tuple)] = Field(description="profile, train, evaluate, or a list of them")
-    methods: Annotated[tuple[MethodRef, ...], BeforeValidator(_as_tuple)] = Field(min_length=1, description="method presets")
+    task: Annotated[tuple[Task, ...], _one_or_more(Task)] = Field(description="profile, train, evaluate, or a list of them")
+    methods: Annotated[tuple[MethodRef, ...], _one_or_more(MethodRef | str)] = Field(min_length=1, description="method presets")
     sweep: tuple[SweepEntry, ...] = Field(min_length=1, description="grids of input shapes; the suite is their union")
-    precision: Annotated[tuple[Precision, ...], BeforeValidator(_as_tuple)] = Field(
+    precision: Annotated[tuple[Precision, ...], _one_or_more(Precision)] = Field(
         ("fp32",), description="weights are fp32; fp16 and bf16 are autocast"
     )
-    attention: Annotated[tuple[Attention, ...], BeforeValidator(_as_tuple)] = Field(("auto",), description="attention backend")
+    attention: Annotated[tuple[Attention, ...], _one_or_more(Attention)] = Field(("auto",), description="attention backend")
     pretrained: bool = Field(False, description="load published weights; otherwise they are random, and the result says so")
     pad: bool = Field(False, description="zero-pad frames to whole patches where the patch does not divide the resolution")
     num_classes: PositiveInt = Field(400, description="width of the classifier, for profile; train and evaluate take it from the data")
     memory_cap_gib: PositiveFloat | None = Field(None, description="a step that needs more than this ends as oom")
     measure: tuple[Measure, ...] = Field(("memory", "flops", "params"), description="what a profile cell records")
-    recipe: dict[str, Any] = Field(default_factory=dict, description="keys of the methods' training recipes to override")
-    dataset: Annotated[tuple[DatasetRef, ...], BeforeValidator(_as_tuple)] = Field(
+    recipe: SerializeAsAny[RecipeChanges] = Field(
+        default_factory=RecipeChanges, description="keys of the methods' training recipes to override"
+    )
+    dataset: Annotated[tuple[DatasetRef, ...], _one_or_more(DatasetRef | str)] = Field(
         (), description="data set, or a list of which the first one present is used"
     )
-    seeds: Annotated[tuple[int, ...], BeforeValidator(_as_tuple)] = Field((0,), min_length=1, description="one cell per seed")
+    seeds: Annotated[tuple[Seed, ...], _one_or_more(Seed)] = Field((0,), min_length=1, description="one cell per seed")
     budget: Budget | None = Field(None, description="what every method is given equally, for train")
     checkpoint: str | None = Field(None, description="file to evaluate; default: what the same suite's train cell wrote")
     timeout_s: PositiveFloat = Field(3600.0, description="time limit of one cell in seconds")
@@ -243,6 +282,8 @@ class Cell(Vocabulary):
     measure: tuple[Measure, ...] = ()
     memory_cap_bytes: PositiveInt | None = None
     dataset: DatasetRef | None = None
+    #: content of the data set: hash of its file list and labels
+    data_fingerprint: str | None = None
     budget: Budget | None = None
     #: for evaluate: `cell:ID` of the train cell, or `file:PATH`
     checkpoint: str | None = None
@@ -257,6 +298,11 @@ class Cell(Vocabulary):
     def id(self) -> str:
         """First 16 hexadecimal digits of the SHA-256 of `canonical`."""
         return hashlib.sha256(self.canonical.encode()).hexdigest()[:16]
+
+    @cached_property
+    def label(self) -> str:
+        """What a person calls this cell; `--only` matches it."""
+        return f"{self.method}/{self.task}/{self.shape}/{self.precision}/{self.attention}/seed{self.seed}"
 
     @property
     def steps(self) -> int | None:

@@ -1,0 +1,50 @@
+"""The file that a runner hands to a worker, and the protocol between them.
+
+A worker reads one JSON object a line from its standard input, `{"job": PATH, "result": PATH}`, does the job, writes the
+result file atomically and answers `done` on its standard output. End of input ends it, also when its runner was killed.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from benchctl.record import Record
+from benchctl.spec import Cell
+
+#: what a worker answers when the result file is in place
+DONE = "done"
+
+
+class Job(Record):
+    """One piece of work for a worker.
+
+    `predict` counts and predicts, executing nothing; `execute` measures, trains or evaluates on `device`.
+    """
+
+    kind: Literal["predict", "execute"]
+    cell: Cell
+    device: Literal["cpu", "cuda"] | None = None
+    #: folder of the data set
+    data_root: str | None = None
+    #: folder of this cell's own checkpoints
+    checkpoint_folder: str | None = None
+    #: checkpoint file that an evaluate cell reads
+    checkpoint: str | None = None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `path` whole or not at all: a reader never sees a torn file, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,155 @@
+"""Worker processes as the runner sees them: start, ask, time limit, end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+from pydantic import ValidationError
+
+from benchctl.record import CellResult, Outcome
+from benchctl.run.job import DONE, Job, write_atomically
+
+#: seconds between asking a worker to end and ending it
+GRACE_SECONDS = 5.0
+#: how often a waiting runner looks whether it was interrupted, in seconds
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a job ended as far as the process goes: a result file in place, or why there is none."""
+
+    outcome: Outcome
+    reason: str | None = None
+
+
+class Worker:
+    """One child process that does jobs one after the other. Not shared between threads."""
+
+    def __init__(self, log: Path, *, threads: int | None = None) -> None:
+        """Start the process.
+
+        Args:
+            log: file that its output goes to.
+            threads: CPU threads it may use; None: as many as torch takes.
+        """
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.log = log
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+        if threads is not None:
+            environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        with log.open("ab") as output:
+            # its own session: Ctrl-C reaches the runner alone, which then ends its workers in order
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "benchctl.run.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                start_new_session=True,
+                env=environment,
+            )
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can take another job."""
+        return self._process.poll() is None
+
+    def do(self, job_file: Path, result_file: Path, *, timeout_s: float, stop: Event) -> Answer:
+        """Hand over one job and wait. After anything but `ok` the worker has been ended."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        result_file.unlink(missing_ok=True)
+        line = json.dumps({"job": str(job_file), "result": str(result_file)}) + "\n"
+        try:
+            self._process.stdin.write(line.encode())
+            self._process.stdin.flush()
+        except OSError:
+            return Answer(Outcome.FAILED, self._epitaph())
+        deadline = time.monotonic() + timeout_s
+        while not select.select([self._process.stdout], [], [], POLL_SECONDS)[0]:
+            if stop.is_set():
+                self.end()
+                return Answer(Outcome.INTERRUPTED, "interrupted by the user")
+            if time.monotonic() > deadline:
+                self.end()
+                return Answer(Outcome.TIMEOUT, f"took longer than {timeout_s:g} s")
+        said = self._process.stdout.readline().decode(errors="replace").strip()
+        if said == DONE:
+            return Answer(Outcome.OK)
+        reason = self._epitaph() if not said else f"the worker said '{said}' instead of '{DONE}'"
+        self.end()
+        return Answer(Outcome.FAILED, reason)
+
+    def end(self) -> None:
+        """End it and everything it started: first asked, then not."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+        self._signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(GRACE_SECONDS)
+        # also when the worker itself has gone: what it started may still be there
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+    def _epitaph(self) -> str:
+        """Why the process is gone, with the last line of its log."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(GRACE_SECONDS)
+        code = self._process.returncode
+        if code is None:
+            how = "the worker closed its output"
+        elif code < 0:
+            how = f"the worker was ended by {signal.Signals(-code).name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
+        else:
+            how = f"the worker ended with exit code {code}"
+        last = _last_line(self.log)
+        return f"{how}: {last}" if last else f"{how}; log: {self.log}"
+
+
+def ask(worker: Worker, job: Job, folder: Path, *, timeout_s: float, stop: Event) -> CellResult | Answer:
+    """Give `job` to `worker` by files in `folder`: the validated result, or why there is none."""
+    job_file = folder / f"{job.cell.id}.{job.kind}.json"
+    result_file = folder / f"{job.cell.id}.{job.kind}.result.json"
+    write_atomically(job_file, job.model_dump_json(exclude_none=True))
+    answer = worker.do(job_file, result_file, timeout_s=timeout_s, stop=stop)
+    try:
+        if answer.outcome is not Outcome.OK:
+            return answer
+        result = CellResult.model_validate_json(result_file.read_bytes())
+    except FileNotFoundError:
+        return Answer(Outcome.FAILED, "the worker left no result file")
+    except (ValidationError, ValueError) as problem:
+        return Answer(Outcome.FAILED, f"the worker's result cannot be read: {str(problem).splitlines()[0]}")
+    finally:
+        job_file.unlink(missing_ok=True)
+        result_file.unlink(missing_ok=True)
+    if result.cell_id != job.cell.id:
+        return Answer(Outcome.FAILED, f"the worker's result is for another cell, {result.cell_id}")
+    return result
+
+
+def _last_line(log: Path) -> str:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            lines = file.read().decode(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1].strip()[:300] if lines else ""

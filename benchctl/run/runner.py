@@ -1,0 +1,212 @@
+"""Runs a plan: predictions by warm workers, executions one at a time in fresh ones, every result stored as it comes.
+
+The runner is the sole writer of the database. What a worker says reaches it as a file, which is validated before it is stored;
+a missing, torn or malformed file is an outcome. Killed at any moment, the next run goes on where this one was.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from benchctl.plan import Device, Execution, Plan, execution, state
+from benchctl.record import CellResult, Measurement, Outcome, RunRecord
+from benchctl.run.job import Job
+from benchctl.run.predictions import Predictor
+from benchctl.run.process import Answer, Worker, ask
+from benchctl.run.provenance import code_digests
+from benchctl.spec import Cell
+from benchctl.store.store import Store
+
+#: time limit of one prediction in seconds: a minute would be slow
+PREDICTION_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run."""
+
+    #: where logs, checkpoints and work files go
+    folder: Path
+    device: Device = "auto"
+    #: whether a GPU can be used here
+    cuda: bool = False
+    fresh: bool = False
+    workers: int = 2
+    #: time limit of one cell in seconds; None: the suite's
+    timeout_s: float | None = None
+
+
+class Listener(Protocol):
+    """Whoever shows progress."""
+
+    def begin(self, total: int, done: int) -> None:
+        """`total` cells, `done` of which need not run."""
+
+    def start(self, cell: Cell, what: str) -> None:
+        """Work on `cell` began."""
+
+    def finish(self, cell: Cell, result: CellResult) -> None:
+        """`result` is stored."""
+
+
+@dataclass
+class Summary:
+    """What a run came to."""
+
+    run_id: str
+    reused: int = 0
+    results: list[CellResult] = field(default_factory=list)
+    interrupted: bool = False
+
+    def count(self, outcome: Outcome) -> int:
+        """Cells of this run that ended so."""
+        return sum(result.outcome is outcome for result in self.results)
+
+    @property
+    def failures(self) -> int:
+        """Cells of this run that count as failed."""
+        return sum(result.outcome.failure for result in self.results)
+
+
+class Runner:
+    """One `benchctl run`."""
+
+    def __init__(self, plan: Plan, store: Store, record: RunRecord, settings: Settings, listener: Listener) -> None:
+        self._plan = plan
+        self._store = store
+        self._record = record
+        self._settings = settings
+        self._listener = listener
+        self._stop = threading.Event()
+        self._folder = settings.folder / "work" / record.run_id
+        self._summary = Summary(record.run_id)
+        #: newest checkpoint by train cell
+        self._checkpoints: dict[str, str] = {}
+
+    def interrupt(self) -> None:
+        """Finish cleanly as soon as possible; for a signal handler."""
+        self._stop.set()
+
+    def run(self) -> Summary:
+        """Run every cell that is not done, and say how each ended."""
+        self._store.begin_run(self._record, self._plan.cells)
+        waiting = self._unfinished()
+        self._listener.begin(len(self._plan.cells), self._summary.reused)
+        try:
+            for cell, predicted, where in self._predict(waiting):
+                self._execute(cell, predicted, where)
+                if self._stop.is_set():
+                    break
+        except BaseException:
+            self._store.finish_run(self._record.run_id, "failed")
+            raise
+        self._summary.interrupted = self._stop.is_set()
+        self._store.finish_run(self._record.run_id, "interrupted" if self._summary.interrupted else "finished")
+        return self._summary
+
+    def _unfinished(self) -> list[Cell]:
+        known = self._store.latest_results([cell.id for cell in self._plan.cells])
+        self._checkpoints = {cell_id: result.checkpoint for cell_id, result in known.items() if result.checkpoint and result.outcome.final}
+        waiting = []
+        for cell in self._plan.cells:
+            result = known.get(cell.id)
+            # what is too large for this CPU was too large before
+            where = execution(cell, self._settings.device, self._settings.cuda, macs=None)
+            if self._settings.fresh or state(cell, result, code_digests(cell), where).word != "done":
+                waiting.append(cell)
+        self._summary.reused = len(self._plan.cells) - len(waiting)
+        return waiting
+
+    def _predict(self, cells: list[Cell]) -> Iterable[tuple[Cell, CellResult, Execution]]:
+        """Store cells that end with their prediction as it comes; return the others, in the order of the plan."""
+        predictor = Predictor(self._store, self._folder, workers=self._settings.workers, stop=self._stop)
+        to_execute: dict[str, tuple[Cell, CellResult, Execution]] = {}
+        for predicted in predictor.predict(cells, code_digests, timeout_s=self._timeout(PREDICTION_SECONDS)):
+            cell, result = predicted.cell, predicted.result
+            if result.outcome is Outcome.INTERRUPTED:
+                continue
+            where = execution(cell, self._settings.device, self._settings.cuda, result.value("macs", kind="all"))
+            # a GPU that is here decides for itself whether the step fits
+            if where.device is None or (result.outcome is Outcome.OOM and where.device != "cuda"):
+                self._finish(cell, _with_note(result, "not_measured", where.reason))
+            else:
+                to_execute[cell.id] = (cell, result, where)
+        return [to_execute[cell.id] for cell in cells if cell.id in to_execute]
+
+    def _execute(self, cell: Cell, predicted: CellResult, where: Execution) -> None:
+        self._listener.start(cell, f"{cell.task} on {where.device}")
+        started_at, clock = _now(), time.monotonic()
+        job = self._job(cell, where)
+        if isinstance(job, Answer):
+            answer: CellResult | Answer = job
+        else:
+            worker = Worker(self._folder / f"{cell.id}.log")
+            try:
+                answer = ask(worker, job, self._folder, timeout_s=self._timeout(self._plan.suite.timeout_s), stop=self._stop)
+            finally:
+                worker.end()
+        if isinstance(answer, Answer):
+            answer = CellResult(cell_id=cell.id, outcome=answer.outcome, reason=answer.reason, started_at=started_at, seconds=time.monotonic() - clock)
+        self._finish(cell, _merge(answer, predicted, where))
+
+    def _job(self, cell: Cell, where: Execution) -> Job | Answer:
+        checkpoint = None
+        if cell.checkpoint is not None:
+            kind, _, name = cell.checkpoint.partition(":")
+            checkpoint = name if kind == "file" else self._checkpoints.get(name)
+            if checkpoint is None:
+                return Answer(Outcome.SKIPPED, f"cell {name}, which trains it, left no checkpoint")
+            if not Path(checkpoint).is_file():
+                return Answer(Outcome.SKIPPED, f"checkpoint {checkpoint} is not there; train again with --fresh")
+        root = self._plan.data.root if self._plan.data else None
+        folder = self._settings.folder / "checkpoints" / cell.id
+        return Job(
+            kind="execute",
+            cell=cell,
+            device=where.device,
+            data_root=str(root) if root else None,
+            checkpoint_folder=str(folder) if cell.task == "train" else None,
+            checkpoint=checkpoint,
+        )
+
+    def _finish(self, cell: Cell, result: CellResult) -> None:
+        result = result.model_copy(update={"code": code_digests(cell), "started_at": result.started_at or _now()})
+        self._store.add_result(self._record.run_id, result)
+        if result.checkpoint and result.outcome.final:
+            self._checkpoints[cell.id] = result.checkpoint
+        self._summary.results.append(result)
+        self._listener.finish(cell, result)
+
+    def _timeout(self, otherwise: float) -> float:
+        return self._settings.timeout_s or otherwise
+
+
+def _merge(executed: CellResult, predicted: CellResult, where: Execution) -> CellResult:
+    """One result of what was measured and what was counted and predicted; each keeps its source."""
+    measured = {_key(m) for m in executed.measurements}
+    measurements = (*executed.measurements, *(m for m in predicted.measurements if _key(m) not in measured))
+    notes = {**predicted.notes, **executed.notes}
+    if predicted.outcome is Outcome.FAILED:
+        notes["prediction_failed"] = predicted.reason
+    update = {"measurements": measurements, "notes": notes, "device": where.device, "seconds": executed.seconds + predicted.seconds}
+    return executed.model_copy(update=update)
+
+
+def _key(m: Measurement) -> tuple[str, str, str, str, int]:
+    return m.metric, m.kind, m.source, m.device, m.rep
+
+
+def _with_note(result: CellResult, name: str, text: str) -> CellResult:
+    return result.model_copy(update={"notes": {**result.notes, name: text}}) if text else result
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+

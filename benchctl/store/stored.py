@@ -1,0 +1,88 @@
+"""What the results database gives back: frozen classes without SQLAlchemy, for plans, reports and the gate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from benchctl.record import Environment, Outcome, RunRecord
+
+#: `running` is also what a run says whose process was killed
+RunStatus = Literal["running", "finished", "failed", "interrupted"]
+
+
+class MeasurementKey(NamedTuple):
+    """What a measurement is of, without its repetition."""
+
+    metric: str
+    kind: str
+    source: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """One run, with how far it came."""
+
+    record: RunRecord
+    status: RunStatus
+    finished_at: str | None
+    #: cells that its plan held, and results that it added itself
+    cells: int
+    results: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResult:
+    """The newest attempt at one cell; its measurements are read separately."""
+
+    result_id: int
+    run_id: str
+    cell_id: str
+    outcome: Outcome
+    reason: str | None
+    device: str
+    started_at: str
+    seconds: float
+    environment: Environment
+    notes: dict[str, Any]
+    code: dict[str, str]
+    checkpoint: str | None
+    #: every measurement that holds a value; those that hold a reason instead are left out
+    measured: frozenset[MeasurementKey]
+
+
+@dataclass(frozen=True, slots=True)
+class CellRow:
+    """One planned cell and the newest attempt at it, whose fields are None where there was none."""
+
+    cell_id: str
+    task: str
+    method: str
+    frames: int
+    resolution: int
+    batch_size: int
+    precision: str
+    attention: str
+    optimizer: str
+    pretrained: bool
+    seed: int
+    dataset: str | None
+    memory_cap_bytes: int | None
+    result_id: int | None
+    run_id: str | None
+    outcome: Outcome | None
+    reason: str | None
+    device: str | None
+    seconds: float | None
+    notes: dict[str, Any]
+
+
+class Reading(NamedTuple):
+    """One measurement with its repetitions summed up, or the reason why there is no value."""
+
+    kind: str
+    source: str
+    device: str
+    value: float | int | None
+    reason: str | None
