@@ -283,8 +283,17 @@ def _grid(suite: Suite, entry: SweepEntry) -> Iterator[tuple[tuple[int, MethodRe
     shapes = [
         ClipShape(frames=f, resolution=r, batch_size=b) for f, r, b in itertools.product(entry.frames, entry.resolution, entry.batch_size)
     ]
-    methods = list(enumerate(entry.methods or suite.methods))
+    methods = [(index, ref) for index, given in enumerate(entry.methods or suite.methods) for ref in _matching(given)]
     return itertools.product(methods, shapes, entry.precision or suite.precision, entry.attention or suite.attention)
+
+
+def _matching(ref: MethodRef) -> list[MethodRef]:
+    """The presets that `ref` names: itself, or all that a pattern such as `*-tiny` matches."""
+    if not set("*?[") & set(ref.name):
+        return [ref]
+    names = [name for name in lookup.entries("method") if fnmatchcase(name, ref.name)]
+    # a pattern that matches nothing is reported as the unknown name it is
+    return [ref.model_copy(update={"name": name}) for name in names] or [ref]
 
 
 def _tasks(suite: Suite, common: dict[str, Any], data: DataSource | None) -> Iterator[Cell]:

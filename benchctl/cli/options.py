@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,10 +16,21 @@ if TYPE_CHECKING:
 DEFAULT_DATABASE = "results/benchctl.db"
 
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a shipped suite.")]
-Database = Annotated[str | None, typer.Option("--db", metavar="URL", help=f"Results database: a file or any SQLAlchemy URL. Default: $BENCHCTL_DB, else {DEFAULT_DATABASE}.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the suite, for example sweep.0.frames=[8,16]. Repeatable.")]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        "--db", metavar="URL", help=f"Results database: a file or any SQLAlchemy URL. Default: $BENCHCTL_DB, else {DEFAULT_DATABASE}."
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the suite, for example sweep.0.frames=[8,16]. Repeatable."),
+]
 Only = Annotated[list[str] | None, typer.Option("--only", metavar="GLOB", help="Only cells whose label or id matches. Repeatable.")]
-DeviceName = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to execute. auto: a GPU if there is one; on a CPU only small models.")]
+DeviceName = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option("--device", help="Where to execute. auto: a GPU if there is one; on a CPU only small models."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 

@@ -38,7 +38,7 @@ class Predicted:
 
 
 class Predictor:
-    """Predicts many cells with a few warm workers.
+    """Predicts many cells with a few warm workers; with none, only what the cache holds.
 
     Only the calling thread touches the cache, which is a database with one writer.
     """
@@ -74,9 +74,9 @@ class Predictor:
             return None
 
     def _ask(self, waiting: dict[str, list[Cell]], timeout_s: float) -> Iterator[tuple[str, CellResult]]:
-        if not waiting:
-            return
         count = min(self._workers, len(waiting))
+        if not count:
+            return
         idle: queue.SimpleQueue[Worker | None] = queue.SimpleQueue()
         for _ in range(count):
             idle.put(None)

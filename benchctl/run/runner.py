@@ -152,7 +152,9 @@ class Runner:
             finally:
                 worker.end()
         if isinstance(answer, Answer):
-            answer = CellResult(cell_id=cell.id, outcome=answer.outcome, reason=answer.reason, started_at=started_at, seconds=time.monotonic() - clock)
+            answer = CellResult(
+                cell_id=cell.id, outcome=answer.outcome, reason=answer.reason, started_at=started_at, seconds=time.monotonic() - clock
+            )
         self._finish(cell, _merge(answer, predicted, where))
 
     def _job(self, cell: Cell, where: Execution) -> Job | Answer:
@@ -208,5 +210,3 @@ def _with_note(result: CellResult, name: str, text: str) -> CellResult:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-

@@ -29,7 +29,7 @@ from sqlalchemy import (
     Table,
     Text,
 )
-from sqlalchemy.types import UserDefinedType
+from sqlalchemy.types import TypeEngine, UserDefinedType
 
 #: "bctl" in ASCII: what `file` and SQLite's `PRAGMA application_id` show
 APPLICATION_ID = 0x6263746C
@@ -48,8 +48,8 @@ class _Any(UserDefinedType[Any]):
         return "ANY"
 
 
-_number = Double().with_variant(_Any(), "sqlite")
-_seconds = Double().with_variant(REAL(), "sqlite")
+_number: TypeEngine[Any] = Double().with_variant(_Any(), "sqlite")
+_seconds: TypeEngine[float] = Double().with_variant(REAL(), "sqlite")
 _large = BigInteger().with_variant(Integer(), "sqlite")
 _flag = Boolean(create_constraint=False).with_variant(Integer(), "sqlite")
 

@@ -1,0 +1,89 @@
+"""`benchctl list` and `benchctl show`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+import typer
+
+from benchctl.cli.app import app
+from benchctl.cli.options import Database, Json, reading
+from benchctl.errors import UnknownName
+
+
+@app.command("list")
+def list_(
+    what: Annotated[Literal["methods", "datasets", "suites", "tables", "figures", "runs"], typer.Argument(help="What to list.")],
+    db: Database = None,
+    as_json: Json = False,
+) -> None:
+    """List what there is, one a line."""
+    rows = _runs(db) if what == "runs" else _suites() if what == "suites" else _registered(what)
+    if as_json:
+        typer.echo(json.dumps({"schema_version": 1, what: [{"name": name, "summary": summary} for name, summary in rows]}, indent=2))
+        return
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, summary in rows:
+        typer.echo(f"{name:<{width}}  {summary}".rstrip())
+
+
+@app.command()
+def show(
+    what: Annotated[
+        str, typer.Argument(metavar="METHOD|CELL|RUN", help="A method preset, or the (beginning of the) id of a cell or a run.")
+    ],
+    db: Database = None,
+) -> None:
+    """Show everything known about a method preset, a cell or a run, as JSON."""
+    from benchctl import lookup
+
+    if what in lookup.entries("method"):
+        document = _method(what)
+    else:
+        with reading(db) as store:
+            found = store.describe(what)
+        if found is None:
+            raise UnknownName(
+                f"no method, cell or run is called '{what}'",
+                fix="see 'benchctl list methods', 'benchctl list runs' and 'benchctl plan SUITE'",
+            )
+        document = found
+    typer.echo(json.dumps(document, indent=2))
+
+
+def _registered(what: str) -> list[tuple[str, str]]:
+    from benchctl import lookup
+
+    return [(entry.name, entry.summary) for entry in lookup.entries(what.removesuffix("s")).values()]  # type: ignore[arg-type]
+
+
+def _suites() -> list[tuple[str, str]]:
+    from benchctl import suite_file
+
+    return [(name, suite_file.load(str(path)).suite.description) for name, path in suite_file.shipped().items()]
+
+
+def _runs(db: str | None) -> list[tuple[str, str]]:
+    with reading(db) as store:
+        return [
+            (run.record.run_id, f"{run.record.suite}: {run.status}, {run.results} of {run.cells} cells ran, began {run.record.started_at}")
+            for run in store.runs()
+        ]
+
+
+def _method(preset: str) -> dict[str, Any]:
+    from benchctl import lookup
+
+    entry = lookup.entry("method", preset)
+    module = lookup.load("method", preset)
+    config = module.Config.model_validate(entry.value)
+    return {
+        "method": preset,
+        "summary": entry.summary,
+        "file": entry.module,
+        "config": config.model_dump(mode="json"),
+        "attention": list(config.ATTENTION),
+        "recipe": module.RECIPE.model_dump(mode="json"),
+        "about": module.__doc__,
+    }

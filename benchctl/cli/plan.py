@@ -1,0 +1,150 @@
+"""`benchctl plan`: what a suite comes to, before anything is executed."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from benchctl.cli.app import app
+from benchctl.cli.options import Database, DeviceName, Json, Only, Settings, SuiteName, database_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchctl.plan import Plan
+    from benchctl.run.predictions import Predicted
+    from benchctl.spec import Cell
+    from benchctl.store.store import Store
+
+
+@app.command()
+def plan(
+    suite: SuiteName,
+    db: Database = None,
+    only: Only = None,
+    settings: Settings = None,
+    device: DeviceName = "auto",
+    predict: Annotated[
+        bool, typer.Option("--predict/--no-predict", help="Count MACs and predict memory; known predictions are shown either way.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """List every cell: new, done or stale (and why), MACs and predicted memory. Executes nothing."""
+    from benchctl.cli import machine
+    from benchctl.cli.planning import planned
+    from benchctl.store.store import Store
+
+    expanded, _ = planned(suite, settings, only, make_data=False)
+    facts = machine.facts(device)
+    with Store.open(database_url(db)) as store:
+        predictions = {p.cell.id: p for p in _predictions(expanded, store, facts.cores, predict)}
+        rows = [_row(cell, store_result, predictions.get(cell.id), device, facts.cuda) for cell, store_result in _known(expanded, store)]
+    if as_json:
+        typer.echo(json.dumps({"schema_version": 1, "suite": expanded.suite.name, "cells": rows}, indent=2))
+    else:
+        _print(rows)
+
+
+def _known(expanded: Plan, store: Store) -> Iterator[tuple[Cell, Any]]:
+    known = store.latest_results([cell.id for cell in expanded.cells])
+    return ((cell, known.get(cell.id)) for cell in expanded.cells)
+
+
+def _predictions(expanded: Plan, store: Store, cores: int, predict: bool) -> Iterator[Predicted]:
+    from benchctl.run.predictions import Predictor
+    from benchctl.run.provenance import code_digests
+    from benchctl.run.runner import PREDICTION_SECONDS
+
+    with tempfile.TemporaryDirectory(prefix="benchctl-plan-") as folder:
+        predictor = Predictor(store, Path(folder), workers=min(cores, 4) if predict else 0, stop=threading.Event())
+        yield from predictor.predict(expanded.cells, code_digests, timeout_s=PREDICTION_SECONDS)
+
+
+def _row(cell: Cell, known: Any, predicted: Predicted | None, device: Any, cuda: bool) -> dict[str, Any]:
+    from benchctl.plan import execution, state
+    from benchctl.run.provenance import code_digests
+
+    result = predicted.result if predicted else None
+    macs = result.value("macs", kind="all") if result else None
+    where = execution(cell, device, cuda, macs)
+    standing = state(cell, known, code_digests(cell), where)
+    memory = {"source": "predicted", "device": "cuda"}
+    return {
+        "cell": cell.id,
+        "method": cell.method,
+        "task": cell.task,
+        "frames": cell.shape.frames,
+        "resolution": cell.shape.resolution,
+        "batch_size": cell.shape.batch_size,
+        "precision": cell.precision,
+        "attention": cell.attention,
+        "seed": cell.seed,
+        "steps": cell.steps if cell.task == "train" else None,
+        "state": standing.word,
+        "why": standing.reason or None,
+        "macs": macs,
+        "predicted_allocated_bytes": result.value("peak_memory_bytes", kind="allocated", **memory) if result else None,
+        "predicted_reserved_bytes": result.value("peak_memory_bytes", kind="reserved", **memory) if result else None,
+        "predicted_outcome": result.outcome.value if result else None,
+        "predicted_reason": result.reason if result else None,
+        "executes_on": where.device,
+        "not_measured": where.reason or None,
+    }
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    """A table on standard output, and under it why cells are stale, do not fit, or are not measured here."""
+    from benchctl.report.render import columns
+
+    titles = (
+        "cell",
+        "method",
+        "task",
+        "batch x frames x pixels",
+        "precision",
+        "attention",
+        "seed",
+        "steps",
+        "state",
+        "MACs",
+        "predicted memory",
+        "executes on",
+    )
+    typer.echo(columns(titles, [_texts(row) for row in rows], right=("seed", "steps", "MACs", "predicted memory")))
+    counts = {word: sum(row["state"] == word for row in rows) for word in ("new", "stale", "done")}
+    typer.echo(f"\n{len(rows)} cells: " + ", ".join(f"{count} {word}" for word, count in counts.items() if count))
+    for key, title in (("why", "state"), ("predicted_reason", "predicted"), ("not_measured", "not measured here")):
+        for reason in dict.fromkeys(row[key] for row in rows if row[key]):
+            about = [row["cell"] for row in rows if row[key] == reason]
+            names = (
+                "all cells" if len(about) == len(rows) else ", ".join(about[:3]) + (f" and {len(about) - 3} more" if len(about) > 3 else "")
+            )
+            typer.echo(f"{title}: {reason} ({names})")
+
+
+def _texts(row: dict[str, Any]) -> list[str]:
+    if row["predicted_outcome"] == "failed":
+        memory = "trace failed"
+    elif row["predicted_allocated_bytes"] is None:
+        memory = "not predicted"
+    else:
+        memory = f"{row['predicted_allocated_bytes'] / 2**30:,.2f} GiB" + (" oom" if row["predicted_outcome"] == "oom" else "")
+    return [
+        row["cell"],
+        row["method"],
+        row["task"],
+        f"{row['batch_size']}x{row['frames']}x{row['resolution']}",
+        row["precision"],
+        row["attention"],
+        str(row["seed"]),
+        str(row["steps"]) if row["steps"] else "",
+        row["state"],
+        f"{row['macs'] / 1e9:,.2f} G" if row["macs"] is not None else "not counted",
+        memory,
+        row["executes_on"] or "nothing",
+    ]

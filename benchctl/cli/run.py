@@ -1,0 +1,112 @@
+"""`benchctl run`: run every cell of a suite that is not done."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from benchctl.cli.app import app
+from benchctl.cli.options import Database, DeviceName, Json, Only, Settings, SuiteName, database_url, results_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchctl.run.runner import Runner, Summary
+
+
+@app.command()
+def run(
+    suite: SuiteName,
+    db: Database = None,
+    only: Only = None,
+    settings: Settings = None,
+    device: DeviceName = "auto",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run finished cells again.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", metavar="SECONDS", min=1, help="Time limit of one cell; default: the suite's.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", metavar="N", min=1, help="Processes that predict at the same time; default: one per core, at most 4."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a suite. The same command again goes on where the last one ended."""
+    from benchctl.cli import machine
+    from benchctl.cli.planning import planned
+    from benchctl.cli.progress import listener
+    from benchctl.run import runner as running
+    from benchctl.store.store import Store
+
+    url = database_url(db)
+    facts = machine.facts(device)
+    with Store.open(url) as store, machine.sole_runner(results_folder(url), url):
+        plan, loaded = planned(suite, settings, only, make_data=True)
+        record = machine.run_record(loaded, facts)
+        how = running.Settings(
+            folder=results_folder(url),
+            device=device,
+            cuda=facts.cuda,
+            fresh=fresh,
+            workers=workers or min(facts.cores, 4),
+            timeout_s=timeout,
+        )
+        with listener() as listening:
+            runner = running.Runner(plan, store, record, how, listening)
+            with _interruptible(runner):
+                summary = runner.run()
+    _print(summary, len(plan.cells), as_json)
+    if summary.interrupted:
+        raise typer.Exit(130)
+    if summary.failures:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _interruptible(runner: Runner) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) finishes cleanly, the second ends at once."""
+
+    def handle(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        print("benchctl: finishing; press Ctrl-C again to end at once", file=sys.stderr)  # noqa: T201
+        runner.interrupt()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _print(summary: Summary, total: int, as_json: bool) -> None:
+    from benchctl.record import Outcome
+
+    counts = {outcome.value: summary.count(outcome) for outcome in Outcome if summary.count(outcome)}
+    left = total - summary.reused - len(summary.results)
+    if as_json:
+        failed = [{"cell": r.cell_id, "outcome": r.outcome.value, "reason": r.reason} for r in summary.results if r.outcome.failure]
+        document = {
+            "schema_version": 1,
+            "run": summary.run_id,
+            "cells": total,
+            "reused": summary.reused,
+            "outcomes": counts,
+            "not_run": left,
+            "interrupted": summary.interrupted,
+            "failed": failed,
+        }
+        typer.echo(json.dumps(document, indent=2))
+        return
+    parts = [f"{count} {word}" for word, count in counts.items()]
+    if summary.reused:
+        parts.append(f"{summary.reused} done before")
+    if left:
+        parts.append(f"{left} not run")
+    typer.echo(f"run {summary.run_id}: {total} cells: {', '.join(parts)}")

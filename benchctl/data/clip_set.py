@@ -1,0 +1,162 @@
+"""A data set as the engine sees it: labelled clips for training and for testing, checked when they are listed."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from benchctl.errors import DataMissing, UsageError, unknown
+from benchctl.spec import DatasetRef
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipRecord:
+    """One labelled video file."""
+
+    #: path relative to the data set's folder, with forward slashes
+    id: str
+    path: Path
+    #: index into the classes
+    label: int
+    split: Split
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """Labelled clips of one data set."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: tuple[ClipRecord, ...]
+    test: tuple[ClipRecord, ...]
+    #: whether a mirrored clip keeps its class
+    flip_safe: bool
+    #: SHA-256 over (id, label, split, file size) of every clip, sorted
+    fingerprint: str
+    #: ids that the list names and the folder lacks; they are in no split
+    missing: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """One line: how many clips, classes and missing files."""
+        line = f"{self.name}: {len(self.train)} train and {len(self.test)} test clips of {len(self.classes)} classes"
+        return f"{line}, {len(self.missing)} missing (first: {self.missing[0]})" if self.missing else line
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a list of clips, and where it stands."""
+
+    file: str
+    label: int
+    split: Split
+    where: str
+
+
+def locate(ref: DatasetRef, data_root: Path | None) -> Path | None:
+    """The folder of `ref`: its own root, else its name under `data_root`; None when there is no such folder."""
+    folder = Path(ref.root).expanduser() if ref.root else data_root / ref.name if data_root else None
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def clip_set(name: str, root: Path, classes: Sequence[str], rows: Iterable[Row], *, flip_safe: bool) -> ClipSet:
+    """Check `rows` and look up their files under `root`.
+
+    A file that is missing is named in the result. It is an error only when nothing is left.
+
+    Raises:
+        DataMissing: no file of the list exists.
+        UsageError: a file is listed twice, a label is outside the classes, or a class has no clip to train on.
+    """
+    records: list[ClipRecord] = []
+    missing: list[str] = []
+    seen: dict[str, str] = {}
+    digest: list[str] = []
+    for row in rows:
+        if not 0 <= row.label < len(classes):
+            raise UsageError(f"label {row.label} is outside the {len(classes)} classes", where=row.where)
+        path = Path(os.path.normpath(root / row.file))  # not resolve(): a link keeps the name that the list gives it
+        record = ClipRecord(os.path.relpath(path, root).replace(os.sep, "/"), path, row.label, row.split)
+        if record.id in seen:
+            raise UsageError(f"'{record.id}' is listed twice", where=row.where, fix=f"it is also at {seen[record.id]}; remove one")
+        seen[record.id] = row.where
+        try:
+            size = path.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            missing.append(record.id)
+            continue
+        records.append(record)
+        digest.append(f"{record.id}\0{record.label}\0{record.split}\0{size}")
+    if not records:
+        what = f"none of the {len(missing)} listed clips exists" if missing else "the list names no clip to train or test on"
+        raise DataMissing(what, where=str(root), fix="put the videos there, or set BENCHCTL_DATA to the folder that holds them")
+    train = tuple(r for r in records if r.split == "train")
+    _check_classes(name, root, classes, train, missing)
+    return ClipSet(
+        name=name,
+        classes=tuple(classes),
+        train=train,
+        test=tuple(r for r in records if r.split == "test"),
+        flip_safe=flip_safe,
+        fingerprint=hashlib.sha256("\n".join(sorted(digest)).encode()).hexdigest(),
+        missing=tuple(missing),
+    )
+
+
+def _check_classes(name: str, root: Path, classes: Sequence[str], train: Sequence[ClipRecord], missing: Sequence[str]) -> None:
+    trained = {record.label for record in train}
+    empty = [c for label, c in enumerate(classes) if label not in trained]
+    if empty:
+        named = ", ".join(f"'{c}'" for c in empty[:5]) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
+        what = f"no clip to train class {named} of '{name}'"
+        why = f" ({len(missing)} listed files are missing)" if missing else ""
+        raise UsageError(what + why, where=str(root), fix="add clips, or leave the class out of the list")
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text file (a byte-order mark is dropped).
+
+    Raises:
+        DataMissing: it cannot be read.
+        UsageError: it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"byte {error.start} is not UTF-8", where=str(path), fix="save the file as UTF-8") from None
+    except OSError as error:
+        what = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+        raise DataMissing(what, where=str(path), fix="put it there, or name another file in the data set's options") from None
+
+
+def read_csv(path: Path, columns: Sequence[str], delimiter: str = ",") -> Iterator[tuple[str, dict[str, str]]]:
+    """Rows of a csv file with a header, each as (`file:line`, {column: text}) for `columns`.
+
+    Raises:
+        DataMissing, UsageError: as `read_text`.
+        UnknownName: the header lacks one of `columns`; with the nearest names.
+        UsageError: a row with too few or too many fields, or an unclosed quote.
+    """
+    reader = csv.reader(read_text(path).splitlines(keepends=True), delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, [])
+        for column in columns:
+            if column not in header:
+                raise unknown("column", column, header, where=f"{path}:1")
+        for fields in reader:
+            if not fields:
+                continue
+            where = f"{path}:{reader.line_num}"
+            if len(fields) != len(header):
+                raise UsageError(f"{len(fields)} fields, and the header has {len(header)}", where=where, fix="repair this line")
+            row = dict(zip(header, fields))
+            yield where, {column: row[column] for column in columns}
+    except csv.Error as error:
+        raise UsageError(f"torn csv: {error}", where=f"{path}:{reader.line_num}", fix="repair this line") from None

@@ -1,0 +1,411 @@
+"""Video files to RGB frames, by the index a sequential decode gives them.
+
+PyAV's sequential decode of the whole video stream is the definition of "frame i". decord is used where it was seen to return the
+same bytes, and nowhere else: it returns neighbours of the frames asked for on files with B-frames in AVI, on HEVC and on edit
+lists, without an error. `probe` settles this once per file, and `decode` follows it.
+
+A file is readable when every frame its container announces decodes without an error and without a damage flag. H.264, MPEG-4 and
+AV1 decoders flag damage inside a frame; VP9 and HEVC decoders do not, so a flipped byte in such a file can go unnoticed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from benchctl.errors import ClipUnreadable, MissingError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+Decoder = Literal["decord", "pyav"]
+Frames = npt.NDArray[np.uint8]
+T = TypeVar("T")
+
+#: seconds after which a clip counts as unreadable
+TIME_LIMIT_SECONDS = 60.0
+#: what decord is tried on. Elsewhere it was wrong (AVI, MPEG-PS, HEVC, 10 bit) or cannot open the file (AV1).
+_DECORD_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
+_DECORD_CODECS = {"h264", "vp8", "vp9"}
+_DECORD_PIXELS = {"yuv420p", "yuvj420p", "yuv422p", "yuv444p"}
+#: frames of each file on which decord must agree with PyAV byte for byte
+_COMPARED_FRAMES = 16
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """What a complete decode of one file found."""
+
+    path: Path
+    #: frames that a sequential decode gives, whatever the container announces
+    frames: int
+    #: average frames per second
+    fps: float
+    #: pixels, after the rotation tag
+    width: int
+    height: int
+    codec: str
+    #: degrees counter-clockwise that the rotation tag asks for: 0, 90, 180 or 270
+    rotation: int
+    #: time from the first frame shown to the end of the last
+    duration_seconds: float
+    #: what `decode` uses for this file
+    decoder: Decoder
+    #: index of the video stream with most frames
+    stream: int = 0
+
+
+def versions() -> dict[str, str]:
+    """Decoders present, by name, with their versions."""
+    import av
+
+    present = {"PyAV": av.__version__, "FFmpeg": av.ffmpeg_version_info}
+    decord = _decord()
+    return {**present, "decord": decord.__version__} if decord else present
+
+
+def probe(path: Path | str, *, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> ClipInfo:
+    """Decode all of `path` once, and say what is in it.
+
+    Raises:
+        ClipUnreadable: empty, no video, cut short, damaged, or not decoded within `time_limit_seconds`.
+    """
+    path = Path(path)
+    return _within(time_limit_seconds, path, lambda deadline: _probe(path, deadline))
+
+
+def decode(
+    path: Path | str,
+    indices: Sequence[int] | npt.NDArray[np.int64],
+    *,
+    decoder: Decoder | Literal["auto"] = "auto",
+    info: ClipInfo | None = None,
+    time_limit_seconds: float = TIME_LIMIT_SECONDS,
+) -> Frames:
+    """Frames of `path`, uint8 RGB (T, H, W, 3), upright. `indices` may repeat and come in any order.
+
+    Without `info` the file is probed first. `auto` is `info.decoder`. The clip is opened, read and closed inside this call, so
+    nothing crosses a fork.
+
+    Raises:
+        ClipUnreadable: as `probe`, or when the file ends before a frame that `info` announces.
+        IndexError: an index is not in 0 ... frames - 1.
+        MissingError: `decoder` is "decord", which is not installed.
+    """
+    path = Path(path)
+    info = info or probe(path, time_limit_seconds=time_limit_seconds)
+    asked = np.asarray(indices, dtype=np.int64)
+    if asked.ndim != 1:
+        raise IndexError(f"indices must be one-dimensional, not {asked.shape}")
+    if asked.size == 0:
+        return np.empty((0, info.height, info.width, 3), np.uint8)
+    if asked.min() < 0 or asked.max() >= info.frames:
+        raise IndexError(f"{path}: frames {asked.min()} to {asked.max()} asked for, 0 to {info.frames - 1} exist")
+    wanted, back = np.unique(asked, return_inverse=True)
+    read = _decord_frames if (info.decoder if decoder == "auto" else decoder) == "decord" else _pyav_frames
+    frames = _within(time_limit_seconds, path, lambda deadline: read(info, wanted, deadline))
+    return np.ascontiguousarray(frames[back])
+
+
+# ---- time limit ----
+
+
+@dataclass(frozen=True)
+class _Deadline:
+    path: Path
+    seconds: float
+    end: float
+
+    def check(self) -> None:
+        if time.monotonic() > self.end:
+            raise self.error()
+
+    def error(self) -> ClipUnreadable:
+        return ClipUnreadable(f"not decoded within {self.seconds:g} s", where=str(self.path))
+
+
+def _within(seconds: float, path: Path, job: Callable[[_Deadline], T]) -> T:
+    """Run `job` for at most `seconds`.
+
+    The decoders are C code that no signal interrupts, so the job gets a thread of its own. Between frames it checks the deadline
+    itself; a decoder that never returns keeps its daemon thread, and the caller goes on without it.
+    """
+    deadline = _Deadline(path, seconds, time.monotonic() + seconds)
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(job(deadline))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name=f"decode {path.name}", daemon=True).start()
+    try:
+        return outcome.result(timeout=seconds + 1)  # the job's own check comes first where it can
+    except TimeoutError:
+        if outcome.done():  # the job itself raised it
+            raise
+        raise deadline.error() from None
+
+
+# ---- PyAV ----
+
+
+@dataclass
+class _Spread:
+    """At most `_COMPARED_FRAMES` frames, evenly spaced over a stream whose length is not known beforehand."""
+
+    stride: int = 1
+    kept: dict[int, VideoFrame] = field(default_factory=dict)
+
+    def add(self, index: int, frame: VideoFrame) -> None:
+        if index % self.stride:
+            return
+        if len(self.kept) == _COMPARED_FRAMES:
+            self.stride *= 2
+            self.kept = {i: f for i, f in self.kept.items() if i % self.stride == 0}
+        if index % self.stride == 0:
+            self.kept[index] = frame
+
+
+@dataclass
+class _Tally:
+    """What the decode of one stream found so far."""
+
+    packets: int = 0
+    frames: int = 0
+    discarded: int = 0
+    first: VideoFrame | None = None
+    sizes: set[tuple[int, int]] = field(default_factory=set)
+    #: seconds at which the earliest frame is shown and the latest one ends
+    start: float = float("inf")
+    end: float = float("-inf")
+    spread: _Spread = field(default_factory=_Spread)
+
+    def add(self, frame: VideoFrame, frame_seconds: float) -> None:
+        self.first = self.first or frame
+        self.sizes.add((frame.width, frame.height))
+        self.spread.add(self.frames, frame)
+        self.frames += 1
+        if frame.time is not None:
+            self.start = min(self.start, frame.time)
+            self.end = max(self.end, frame.time + frame_seconds)
+
+
+def _probe(path: Path, deadline: _Deadline) -> ClipInfo:
+    with _opened(path) as container:
+        streams = _video_streams(container, path)
+        tallies, end_seconds = _decode_all(container, streams, deadline)
+        stream = max(streams, key=lambda s: tallies[s.index].frames)
+        tally = tallies[stream.index]
+        if tally.first is None:
+            raise ClipUnreadable("no frame could be decoded", where=str(path))
+        _check_complete(container, stream, tally.packets, end_seconds, path)
+        rotation = _rotation(tally.first)
+        width, height = tally.first.width, tally.first.height
+        duration = tally.end - tally.start if tally.end > tally.start else tally.frames / float(stream.average_rate or 25)
+        info = ClipInfo(
+            path=path,
+            frames=tally.frames,
+            fps=float(stream.average_rate) if stream.average_rate else tally.frames / duration,
+            width=height if rotation % 180 else width,
+            height=width if rotation % 180 else height,
+            codec=stream.codec_context.codec.canonical_name,
+            rotation=rotation,
+            duration_seconds=duration,
+            decoder="pyav",
+            stream=stream.index,
+        )
+        ordinary = (
+            container.format.name in _DECORD_CONTAINERS
+            and info.codec in _DECORD_CODECS
+            and stream.codec_context.pix_fmt in _DECORD_PIXELS
+            and len(streams) == len(tally.sizes) == 1
+            and rotation == 0
+            and tally.discarded == 0
+        )
+    if ordinary and _decord_agrees(info, tally.spread.kept, deadline):
+        return ClipInfo(**{**vars(info), "decoder": "decord"})
+    return info
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[InputContainer]:
+    import av
+
+    doing = "cannot be opened as video"
+    try:
+        if not path.is_file():
+            raise ClipUnreadable("not a file" if path.exists() else "no such file", where=str(path))
+        if path.stat().st_size == 0:
+            raise ClipUnreadable("the file is empty (0 bytes)", where=str(path))
+        with av.open(str(path), metadata_errors="ignore") as container:
+            doing = "cannot be read to its end"
+            yield container
+    except (av.FFmpegError, OSError) as error:
+        raise ClipUnreadable(f"{doing}: {_words(error)}", where=str(path)) from error
+
+
+def _words(error: Exception) -> str:
+    """What FFmpeg says, with the line it logged, which is often the more concrete one."""
+    words = getattr(error, "strerror", None) or str(error)
+    log = getattr(error, "log", None)
+    return f"{words} ({log[2].strip().rstrip('.')})" if log else words
+
+
+def _video_streams(container: InputContainer, path: Path) -> list[VideoStream]:
+    from av.stream import Disposition
+
+    # A cover picture is a video stream of one frame.
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
+        raise ClipUnreadable(f"no video stream, only {len(container.streams.audio)} audio", where=str(path))
+    for stream in streams:
+        if stream.codec_context is None:
+            raise ClipUnreadable(f"FFmpeg has no decoder for video stream {stream.index}", where=str(path))
+        stream.codec_context.thread_count = 1  # the loader's processes are the parallelism
+    return streams
+
+
+def _decode_all(container: InputContainer, streams: list[VideoStream], deadline: _Deadline) -> tuple[dict[int, _Tally], float]:
+    """Decode every video stream to its end. Also gives the second at which the last packet of any stream ends."""
+    tallies = {stream.index: _Tally() for stream in streams}
+    frame_seconds = {stream.index: 1 / float(stream.average_rate) if stream.average_rate else 0.0 for stream in streams}
+    end_seconds = 0.0
+    for packet in container.demux():
+        if packet.pts is not None:
+            end_seconds = max(end_seconds, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        tally = tallies.get(packet.stream_index)
+        if tally is None:
+            continue
+        if packet.size or packet.dts is not None:  # not the empty packet that asks for the last frames
+            tally.packets += 1
+            tally.discarded += packet.is_discard
+        for frame in _packet_frames(packet, tally.frames, deadline):
+            tally.add(frame, frame_seconds[packet.stream_index])
+    return tallies, end_seconds
+
+
+def _packet_frames(packet: Packet[Any], decoded: int, deadline: _Deadline) -> Iterator[VideoFrame]:
+    """Frames of one packet; `decoded` came before it."""
+    import av
+
+    deadline.check()
+    where = str(deadline.path)
+    if packet.is_corrupt:
+        raise ClipUnreadable(f"cut short or damaged: a packet after frame {decoded} is incomplete", where=where)
+    try:
+        frames = packet.decode()
+    except av.FFmpegError as error:
+        raise ClipUnreadable(f"damaged after frame {decoded}: {_words(error)}", where=where) from error
+    for offset, frame in enumerate(frames):
+        if frame.is_corrupt:
+            raise ClipUnreadable(f"damaged: the decoder flags frame {decoded + offset}", where=where)
+        yield frame
+
+
+def _check_complete(container: InputContainer, stream: VideoStream, packets: int, end_seconds: float, path: Path) -> None:
+    """Raise ClipUnreadable when the container announces more than the file holds."""
+    announced, spare = stream.frames, 0
+    if container.format.name.startswith("mov"):
+        # The sample table is exact, and the demuxer's index has the samples that edit lists leave out taken away.
+        announced = len(stream.index_entries) if announced else 0
+    else:
+        spare = max(2, announced // 100)  # AVI headers are often off by a frame
+    if packets < announced - spare:
+        raise ClipUnreadable(f"cut short: {announced} frames announced, {packets} in the file", where=str(path))
+    # Matroska announces no frames, but a duration that its longest stream reaches.
+    if not announced and container.format.name.startswith("matroska") and container.duration:
+        announced_seconds = container.duration / 1e6
+        if end_seconds < announced_seconds - max(1.0, 0.05 * announced_seconds):
+            raise ClipUnreadable(f"cut short: {announced_seconds:.1f} s announced, {end_seconds:.1f} s in the file", where=str(path))
+
+
+def _rotation(frame: VideoFrame) -> int:
+    return round(frame.rotation / 90) * 90 % 360
+
+
+def _rgb(frame: VideoFrame, size: tuple[int, int] | None = None) -> Frames:
+    """One frame, uint8 (H, W, 3), upright; `size` is the (width, height) that a stream of several sizes is scaled to."""
+    if size is None or size == (frame.width, frame.height):
+        pixels = frame.to_ndarray(format="rgb24")
+    else:
+        pixels = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
+    return np.rot90(pixels, k=_rotation(frame) // 90)
+
+
+def _pyav_frames(info: ClipInfo, wanted: npt.NDArray[np.int64], deadline: _Deadline) -> Frames:
+    """Frames `wanted` (sorted, distinct) by decoding from the start."""
+    size = (info.height, info.width) if info.rotation % 180 else (info.width, info.height)
+    frames = np.empty((len(wanted), info.height, info.width, 3), np.uint8)
+    index = found = 0
+    with _opened(info.path) as container:
+        stream = next((s for s in _video_streams(container, info.path) if s.index == info.stream), None)
+        if stream is None:
+            raise ClipUnreadable(f"video stream {info.stream} is gone: the file changed since it was probed", where=str(info.path))
+        for packet in container.demux(stream):
+            for frame in _packet_frames(packet, index, deadline):
+                if index == wanted[found]:
+                    frames[found] = _rgb(frame, size)
+                    found += 1
+                    if found == len(wanted):
+                        return frames
+                index += 1
+    raise ClipUnreadable(f"{info.frames} frames when it was probed, {index} now", where=str(info.path))
+
+
+# ---- decord ----
+
+
+@cache
+def _decord() -> Any:
+    """The decord module, quiet, or None where it is not installed (it has no wheels for some platforms)."""
+    try:
+        import decord
+    except (ImportError, OSError):
+        return None
+    decord.logging.set_level(decord.logging.QUIET)
+    return decord
+
+
+def _decord_frames(info: ClipInfo, wanted: npt.NDArray[np.int64], deadline: _Deadline) -> Frames:
+    """Frames `wanted` (sorted, distinct) through decord."""
+    decord = _decord()
+    if decord is None:
+        raise MissingError("decord is not installed", fix="pip install decord, or use decoder 'pyav'")
+    deadline.check()
+    try:
+        frames: Frames = decord.VideoReader(str(info.path), num_threads=1).get_batch(wanted).asnumpy()
+    except (decord.DECORDError, IndexError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ClipUnreadable(f"decord cannot decode it: {reason}", where=str(info.path)) from error
+    if frames.shape != (len(wanted), info.height, info.width, 3):
+        raise ClipUnreadable(f"decord gives frames of shape {frames.shape[1:]}", where=str(info.path))
+    return frames
+
+
+def _decord_agrees(info: ClipInfo, truth: dict[int, VideoFrame], deadline: _Deadline) -> bool:
+    """Whether decord counts as many frames as PyAV, and returns the same bytes for those in `truth`."""
+    decord = _decord()
+    if decord is None:
+        return False
+    try:
+        if len(decord.VideoReader(str(info.path), num_threads=1)) != info.frames:
+            return False
+        frames = _decord_frames(info, np.array(sorted(truth), np.int64), deadline)
+    except (decord.DECORDError, ClipUnreadable):
+        return False  # PyAV has decoded all of it: the file is fine, and decord is not for it
+    return all(np.array_equal(frames[i], _rgb(truth[index])) for i, index in enumerate(sorted(truth)))

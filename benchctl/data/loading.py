@@ -1,0 +1,239 @@
+"""Batches of clips, the same for any number of loader processes.
+
+What a clip looks like in an epoch is drawn from (seed, epoch, clip), and the order of an epoch from (seed, epoch), so neither
+depends on which process decodes it. A clip that cannot be decoded is left out, counted and named; no other takes its place in the
+order, and the next readable one fills the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchctl.data.clip_set import ClipRecord, ClipSet
+from benchctl.data.decode import TIME_LIMIT_SECONDS, ClipInfo, decode, probe
+from benchctl.data.sampling import eval_indices, train_indices
+from benchctl.data.transforms import Normalisation, eval_views, train_view
+from benchctl.errors import BenchctlError, ClipUnreadable, DataMissing, UsageError
+from benchctl.spec import ClipShape, Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class LoadSettings:
+    """How clips become batches."""
+
+    shape: ClipShape
+    recipe: Recipe
+    normalisation: Normalisation = field(default_factory=Normalisation)
+    #: seconds after which one clip counts as unreadable
+    time_limit_seconds: float = TIME_LIMIT_SECONDS
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Readable clips only."""
+
+    #: float32; to train (B, T, 3, R, R), to test (B, V, T, 3, R, R) with V = eval_clips * eval_crops views, crops fastest
+    clips: torch.Tensor
+    #: int64 (B,)
+    labels: torch.Tensor
+    ids: tuple[str, ...]
+
+
+@dataclass
+class UnreadableLog:
+    """Clips that could not be decoded. Store `reasons` with a checkpoint: resuming at a step needs to know what was left out."""
+
+    #: clip id -> why, in the order they were met
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.reasons)
+
+    def add(self, clip: ClipRecord, reason: str) -> None:
+        """Note that `clip` is left out."""
+        self.reasons.setdefault(clip.id, reason)
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One clip as a loader process hands it over: a tensor, or the reason why there is none."""
+
+    index: int
+    clip: torch.Tensor | None
+    reason: str = ""
+
+
+class ClipDataset:
+    """Map-style data set over `records`: (epoch, index) to one `_Item`. Without a seed the views are the fixed ones for testing."""
+
+    def __init__(self, records: tuple[ClipRecord, ...], settings: LoadSettings, seed: int | None = None) -> None:
+        self.records = records
+        self._settings = settings
+        self._seed = seed
+        #: what probing found, so that each process decodes a clip completely only once
+        self._probed: dict[int, ClipInfo] = {}
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: tuple[int, int]) -> _Item:
+        epoch, index = key
+        try:
+            return _Item(index, self._views(epoch, index))
+        except ClipUnreadable as unreadable:
+            return _Item(index, None, unreadable.what)
+
+    def _views(self, epoch: int, index: int) -> torch.Tensor:
+        settings, shape, recipe = self._settings, self._settings.shape, self._settings.recipe
+        path, limit = self.records[index].path, settings.time_limit_seconds
+        if index not in self._probed:
+            self._probed[index] = probe(path, time_limit_seconds=limit)
+        info = self._probed[index]
+        if self._seed is not None:
+            rng = np.random.default_rng([self._seed, epoch, index])
+            asked = train_indices(recipe.sampling, info.frames, shape.frames, recipe.frame_stride, rng)
+            frames = decode(path, asked[0], info=info, time_limit_seconds=limit)
+            return train_view(frames, shape.resolution, settings.normalisation, rng, flip=recipe.flip)
+        return self._fixed_views(info)
+
+    def _fixed_views(self, info: ClipInfo) -> torch.Tensor:
+        """(eval_clips * eval_crops, T, 3, R, R)."""
+        import torch
+
+        settings, shape, recipe = self._settings, self._settings.shape, self._settings.recipe
+        asked = eval_indices(recipe.sampling, info.frames, shape.frames, recipe.frame_stride, recipe.eval_clips)
+        frames = decode(info.path, asked.ravel(), info=info, time_limit_seconds=settings.time_limit_seconds)
+        views = [
+            eval_views(frames[start : start + shape.frames], shape.resolution, settings.normalisation, recipe.eval_crops)
+            for start in range(0, asked.size, shape.frames)
+        ]
+        return torch.cat(views)
+
+
+def train_batches(
+    clip_set: ClipSet, settings: LoadSettings, *, seed: int, start_step: int = 0, log: UnreadableLog | None = None
+) -> Iterator[Batch]:
+    """Full batches without end, every clip once an epoch in a shuffled order. An epoch's last clips share a batch with the next one's.
+
+    `start_step` resumes behind that many batches without decoding them. `log` then holds what the run that is resumed left out;
+    what is met from now on is added to it.
+
+    Raises:
+        UsageError: the recipe flips, and this data set's classes do not allow it.
+        DataMissing: no training clip can be decoded.
+        BenchctlError: a loader process died.
+    """
+    if settings.recipe.flip and not clip_set.flip_safe:
+        raise UsageError(f"mirrored clips of '{clip_set.name}' would change their class", fix="set 'flip: false' in the recipe")
+    log = log if log is not None else UnreadableLog()
+    dataset = ClipDataset(clip_set.train, settings, seed)
+    order = _shuffled(clip_set.train, seed, start_step * settings.shape.batch_size, log)
+    return _batches(dataset, settings, _readable(dataset, order, settings, log), partial=False)
+
+
+def test_batches(clip_set: ClipSet, settings: LoadSettings, *, log: UnreadableLog | None = None) -> Iterator[Batch]:
+    """Every readable test clip once, in the order of the list, each with all its views; the last batch may be smaller.
+
+    Raises:
+        DataMissing: there is no test clip, or none can be decoded.
+        BenchctlError: a loader process died.
+    """
+    if not clip_set.test:
+        raise DataMissing(f"'{clip_set.name}' has no test clip", fix="name some in its list")
+    log = log if log is not None else UnreadableLog()
+    dataset = ClipDataset(clip_set.test, settings)
+    order = ((0, index) for index in range(len(dataset)))
+    return _batches(dataset, settings, _readable(dataset, order, settings, log), partial=True)
+
+
+def _shuffled(records: tuple[ClipRecord, ...], seed: int, skip: int, log: UnreadableLog) -> Iterator[tuple[int, int]]:
+    """(epoch, index) without end, behind the first `skip` clips that are not in `log`."""
+    for epoch in count():
+        order = np.random.default_rng([seed, epoch]).permutation(len(records)).tolist()
+        known = sum(record.id not in log.reasons for record in records)
+        if skip >= known > 0:
+            skip -= known
+            continue
+        for index in order:
+            if records[index].id in log.reasons:
+                continue
+            if skip:
+                skip -= 1
+                continue
+            yield epoch, index
+        if len(log) and all(record.id in log.reasons for record in records):
+            return
+
+
+def _readable(dataset: ClipDataset, order: Iterator[tuple[int, int]], settings: LoadSettings, log: UnreadableLog) -> Iterator[_Item]:
+    """The items of `order` that could be decoded, in order."""
+    found = False
+    for item in _loaded(dataset, order, settings):
+        if item.clip is None:
+            log.add(dataset.records[item.index], item.reason)
+            if not found and all(record.id in log.reasons for record in dataset.records):
+                break
+            continue
+        found = True
+        yield item
+    if not found:
+        first, reason = next(iter(log.reasons.items()))
+        raise DataMissing(f"none of {len(dataset)} clips can be decoded (first: {first}: {reason})", fix="check the videos")
+
+
+def _loaded(dataset: ClipDataset, order: Iterator[tuple[int, int]], settings: LoadSettings) -> Iterator[_Item]:
+    """One item for each of `order`, decoded here or in loader processes."""
+    workers = settings.recipe.loader_workers
+    if workers == 0:
+        yield from (dataset[key] for key in order)
+        return
+    from torch.utils.data import DataLoader
+
+    loader: Any = DataLoader(
+        dataset,  # type: ignore[arg-type]  # what it needs is __getitem__; subclassing would import torch with this module
+        batch_size=None,
+        sampler=order,
+        num_workers=workers,
+        # a batch and one clip for each process are under way at any time
+        prefetch_factor=1 + -(-settings.shape.batch_size // workers),
+        # a forked child would inherit the locks of decoders, CUDA and NVML threads in whatever state they were
+        multiprocessing_context="spawn",
+    )
+    items = iter(loader)
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise BenchctlError("a loader process died", fix="lower 'loader_workers', or free memory") from error
+        yield item
+
+
+def _batches(dataset: ClipDataset, settings: LoadSettings, items: Iterator[_Item], *, partial: bool) -> Iterator[Batch]:
+    """Stack `items` by the batch size."""
+    import torch
+
+    def stacked(group: list[_Item]) -> Batch:
+        records = [dataset.records[item.index] for item in group]
+        clips = torch.stack([item.clip for item in group if item.clip is not None])
+        return Batch(clips, torch.tensor([record.label for record in records]), tuple(record.id for record in records))
+
+    group: list[_Item] = []
+    for item in items:
+        group.append(item)
+        if len(group) == settings.shape.batch_size:
+            yield stacked(group)
+            group = []
+    if group and partial:
+        yield stacked(group)

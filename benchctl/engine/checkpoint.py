@@ -1,0 +1,87 @@
+"""Checkpoints of a training: whole or absent, never torn, and everything that the next step depends on is in them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchctl.engine.step import TrainingStep
+from benchctl.errors import BenchctlError, MissingError
+
+FILE = "checkpoint.pt"
+_FORMAT = 1
+
+
+def save(folder: Path, training: TrainingStep, step: int, cell_id: str, record: dict[str, Any]) -> Path:
+    """Write the state after `step` steps; `record` is kept as it is.
+
+    Raises:
+        MissingError: the disk is full or the folder cannot be written.
+    """
+    content = {
+        "format": _FORMAT,
+        "cell": cell_id,
+        "step": step,
+        "record": record,
+        "model": training.model.state_dict(),
+        "optimizer": training.optimizer.state_dict(),
+        "scaler": training.scaler.state_dict() if training.scaler else None,
+        "random": _random_state(training.device_type),
+    }
+    path = folder / FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{FILE}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except (OSError, RuntimeError) as problem:
+        # torch reports a full disk as a RuntimeError
+        raise MissingError(f"cannot write a checkpoint: {str(problem).splitlines()[0]}", where=str(path), fix="free space or permissions there") from None
+    return path
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint file, on the CPU.
+
+    Raises:
+        BenchctlError: it is torn or something else.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise BenchctlError("no such checkpoint", where=str(path)) from None
+    except Exception as problem:
+        raise BenchctlError(f"not a readable checkpoint: {str(problem).splitlines()[0][:200]}", where=str(path), fix="train again with --fresh") from None
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise BenchctlError("not a checkpoint of this version of benchctl", where=str(path), fix="train again with --fresh")
+    return content
+
+
+def restore(training: TrainingStep, content: dict[str, Any]) -> int:
+    """Put `training` into the state of `content`; the number of steps it has made."""
+    training.model.load_state_dict(content["model"])
+    training.optimizer.load_state_dict(content["optimizer"])
+    if training.scaler and content["scaler"]:
+        training.scaler.load_state_dict(content["scaler"])
+    torch.set_rng_state(content["random"]["cpu"])
+    if training.device_type == "cuda" and "cuda" in content["random"]:
+        torch.cuda.set_rng_state(content["random"]["cuda"])
+    return int(content["step"])
+
+
+def _random_state(device_type: str) -> dict[str, torch.Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if device_type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state

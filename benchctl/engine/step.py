@@ -1,0 +1,105 @@
+"""One training step: forward, loss, backward, optimizer. Training, memory measurement and memory prediction all run this code."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchctl.spec import Precision, Recipe
+
+#: clips (B, T, 3, H, W) and labels (B,)
+Batch = tuple[Tensor, Tensor]
+
+AUTOCAST: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def autocast(precision: Precision, device_type: str) -> contextlib.AbstractContextManager[None]:
+    """The context that a forward pass of `precision` runs in. Weights stay fp32; fp16 and bf16 are autocast."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device_type, dtype=AUTOCAST[precision])
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Trainable parameters in two groups: matrices decay, biases and normalisation weights (one dimension or none) do not."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trainable if p.ndim > 1]
+    others = [p for p in trainable if p.ndim <= 1]
+    groups: list[dict[str, object]] = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe, device_type: str) -> torch.optim.Optimizer:
+    """The recipe's optimizer. Off the CPU the multi-tensor kernels are asked for by name: their temporaries are part of the peak."""
+    groups: Iterable[dict[str, object]] = parameter_groups(model, recipe.weight_decay)
+    foreach = device_type != "cpu"
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, foreach=foreach)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, foreach=foreach)
+
+
+def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
+    """Learning rate of `step` (from 0) out of `steps`: linear warm-up, then cosine to 0 or constant."""
+    warmup = round(recipe.warmup_fraction * steps)
+    if step < warmup:
+        return recipe.learning_rate * (step + 1) / warmup
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    progress = (step - warmup) / max(1, steps - warmup)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class TrainingStep:
+    """A model with its optimizer. `forward`, `backward` and `update` in turn are one step."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe, precision: Precision, *, scale_gradients: bool = True) -> None:
+        """Make the optimizer.
+
+        Args:
+            model: moved to its device already.
+            recipe: optimizer, clipping and label smoothing.
+            precision: fp16 scales its loss, so that small gradients survive.
+            scale_gradients: False leaves the scaling of fp16 out, where no device executes it.
+        """
+        self.model = model
+        self.recipe = recipe
+        self.precision: Precision = precision
+        self.device_type = next(model.parameters()).device.type
+        self.optimizer = make_optimizer(model, recipe, self.device_type)
+        scales = precision == "fp16" and scale_gradients
+        self.scaler = torch.amp.GradScaler(self.device_type, enabled=True) if scales else None
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Mean cross-entropy of the batch, in fp32."""
+        clips_BTCHW, labels_B = batch
+        with autocast(self.precision, self.device_type):
+            logits = self.model(clips_BTCHW)
+        return F.cross_entropy(logits.float(), labels_B, label_smoothing=self.recipe.label_smoothing)
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of all trainable parameters."""
+        (self.scaler.scale(loss) if self.scaler else loss).backward()
+
+    def update(self) -> None:
+        """Clip, step, and drop the gradients."""
+        if self.recipe.clip_gradient_norm is not None:
+            if self.scaler:
+                self.scaler.unscale_(self.optimizer)
+            trainable = [p for p in self.model.parameters() if p.requires_grad]
+            nn.utils.clip_grad_norm_(trainable, self.recipe.clip_gradient_norm, foreach=self.device_type != "cpu")
+        if self.scaler:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def set_learning_rate(self, rate: float) -> None:
+        """For the next `update`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate

@@ -1,0 +1,166 @@
+"""Published weights: where they come from, and what must fit before they are used.
+
+A file is looked for in `$BENCHCTL_WEIGHTS/<hub id>/<file>`, then in the Hugging Face cache, then on the hub. Nothing is loaded
+partly: every tensor of the checkpoint has a place and every place gets a tensor, except the classifier, which stays random where
+the number of classes differs, and the description that `load_pretrained` returns says so.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from benchctl.errors import WeightsMissing
+from benchctl.spec import MethodConfig
+
+State = dict[str, Tensor]
+
+#: how results name weights that were not loaded from anywhere
+RANDOM = "random"
+#: names under which a hub's repository keeps its weights, the preferred one first
+FILES = ("model.safetensors", "pytorch_model.bin")
+#: one look at the hub may take this long; the hub client's own retries take minutes where there is no network
+HUB_TIMEOUT_S = 5.0
+
+
+def load_pretrained(module: nn.Module, hub_id: str, *, convert: Callable[[State], State] | None = None, head: str | None = None) -> str:
+    """Load the published weights `hub_id` into `module`.
+
+    Args:
+        module: what is loaded into; its names are those of the converted checkpoint.
+        hub_id: `owner/repository` on the hub.
+        convert: from the checkpoint's tensors to the module's names and shapes.
+        head: name of the classifier in `module`; where its shape differs from the checkpoint's, it keeps its random weights.
+
+    Returns:
+        What was loaded, one line for the result: the hub id, and the head when it was left random.
+
+    Raises:
+        WeightsMissing: the file is nowhere, cannot be read, or does not fit; the message names the file or the tensors.
+    """
+    file = find(hub_id)
+    state = read(file)
+    state = convert(state) if convert else state
+    own = module.state_dict()
+    other_classes = [
+        name for name in state if head and name.startswith(f"{head}.") and name in own and own[name].shape != state[name].shape
+    ]
+    found = {name: tensor for name, tensor in state.items() if name not in other_classes}
+    _require_fit(own, found, left_out=other_classes, file=file)
+    module.load_state_dict(found, strict=False)
+    if not other_classes:
+        return hub_id
+    published, ours = state[other_classes[0]].shape[0], own[other_classes[0]].shape[0]
+    return f"{hub_id}, {head} random ({ours} classes, published {published})"
+
+
+def published(config: MethodConfig) -> str:
+    """The hub id in a method's config.
+
+    Raises:
+        WeightsMissing: none is published.
+    """
+    if config.weights is None:
+        raise WeightsMissing("no weights are published for this preset", fix="use 'pretrained: false', or name a checkpoint in 'weights'")
+    return config.weights
+
+
+def find(hub_id: str) -> Path:
+    """The weight file of `hub_id` on this machine, fetched when it is not there yet.
+
+    Raises:
+        WeightsMissing: it is not on this machine and the hub does not give it; the message names the file and the folder.
+    """
+    root = os.environ.get("BENCHCTL_WEIGHTS")
+    if root:
+        for name in FILES:
+            file = Path(root) / hub_id / name
+            if file.is_file():
+                return file
+    import huggingface_hub
+
+    for name in FILES:
+        cached = huggingface_hub.try_to_load_from_cache(hub_id, name)
+        if isinstance(cached, str):
+            return Path(cached)
+    for name in FILES:
+        if _on_hub(hub_id, name):
+            return _download(hub_id, name)
+    raise _missing(hub_id, "the hub has no such file")
+
+
+def _on_hub(hub_id: str, name: str) -> bool:
+    import httpx
+    import huggingface_hub
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    try:
+        url = huggingface_hub.hf_hub_url(hub_id, name)
+        response = huggingface_hub.get_session().head(url, timeout=HUB_TIMEOUT_S, follow_redirects=False)
+    except (httpx.TransportError, OfflineModeIsEnabled) as error:
+        raise _missing(hub_id, "the hub cannot be reached") from error
+    if response.status_code >= 500:
+        raise _missing(hub_id, f"the hub answers with status {response.status_code}")
+    return bool(response.status_code < 400)
+
+
+def _download(hub_id: str, name: str) -> Path:
+    import httpx
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(hub_id, name, etag_timeout=HUB_TIMEOUT_S))
+    except (httpx.HTTPError, OSError) as error:
+        # hub errors are OSErrors too: a broken transfer and a full disk both end here
+        raise _missing(hub_id, f"the download of {name} broke off ({type(error).__name__})") from error
+
+
+def _missing(hub_id: str, why: str) -> WeightsMissing:
+    folder = Path(os.environ.get("BENCHCTL_WEIGHTS") or "$BENCHCTL_WEIGHTS") / hub_id
+    return WeightsMissing(why, where=f"weights {hub_id}", fix=f"put {FILES[0]} (or {FILES[1]}) in {folder}, or use 'pretrained: false'")
+
+
+def read(file: Path) -> State:
+    """The tensors of a safetensors or torch checkpoint, on the CPU.
+
+    A torch file may hold the tensors themselves or one of them under `model`, `module` or `state_dict`.
+
+    Raises:
+        WeightsMissing: the file is torn, is not a checkpoint, or holds other things than tensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        content = load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise WeightsMissing(f"cannot be read ({type(error).__name__})", where=str(file), fix="fetch it again") from error
+    for key in ("model", "module", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
+        raise WeightsMissing("holds no tensors by name", where=str(file), fix="put the published weight file there")
+    return content
+
+
+def _require_fit(own: State, found: State, *, left_out: list[str], file: Path) -> None:
+    wrong = [
+        f"{name} is {tuple(found[name].shape)}, not {tuple(own[name].shape)}"
+        for name in found
+        if name in own and found[name].shape != own[name].shape
+    ]
+    missing = [f"{name} is missing" for name in own if name not in found and name not in left_out]
+    unexpected = [f"{name} is unexpected" for name in found if name not in own]
+    problems = wrong + missing + unexpected
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise WeightsMissing(
+            f"does not fit this model: {'; '.join(problems[:3])}{more}",
+            where=str(file),
+            fix="put the file of this preset's `weights` there",
+        )

@@ -1,0 +1,164 @@
+"""A trained side network beside a frozen image encoder: the ladder of Side4Video (Yao et al. 2023, arXiv 2311.15769).
+
+T-Block = MLP(attention with TokShift(temporal convolution(.))), section 3.2. The reading, taken from the authors' released code
+and confirmed by its counts (`benchctl.methods.side4video`):
+
+- The tokenizer is a 3 x P x P convolution over the clip, stride 1 in time, then batch normalisation.
+- What a block is fed is the mean of the running side tokens and of FC(LayerNorm(encoder tokens)).
+- Temporal convolution: 1x1x1, depth-wise 3x1x1, 1x1x1, after batch normalisation, no activation between.
+- TokShift: half of the class token's channels come from the next frame, the other half from the previous one. The class token is
+  read by attention as a key and a value and is dropped afterwards: every block takes it afresh from the encoder.
+- One position embedding, shared by all blocks, is added to what attention sees only.
+- MLP: ratio 4, GELU, after batch normalisation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from benchctl.layers.attention import attend
+from benchctl.spec import Attention
+
+# B batch, T frames, N patches of a frame, P = 1 + N tokens of a frame, C encoder width, D side width
+
+
+@dataclass(frozen=True)
+class SideShape:
+    """Sizes of a side network."""
+
+    #: D, channels
+    width: int
+    heads: int
+    #: number of T-Blocks
+    blocks: int
+    #: C, channels of the encoder that feeds it
+    encoder_width: int
+
+
+def tok_shift(token_BTD: Tensor) -> Tensor:
+    """Shift class tokens in time: the first D // 2 channels from the next frame, the others from the previous one.
+
+    The last frame has no next and the first no previous one: zeros stand there. Source: Zhang et al. 2021, TokShift, with the
+    fold of Side4Video's code.
+
+    Args:
+        token_BTD: (B, T, D).
+
+    Returns:
+        (B, T, D).
+    """
+    half = token_BTD.shape[-1] // 2
+    none = torch.zeros_like(token_BTD[:, :1])
+    future = torch.cat([token_BTD[:, 1:, :half], none[..., :half]], dim=1)
+    past = torch.cat([none[..., half:], token_BTD[:, :-1, half:]], dim=1)
+    return torch.cat([future, past], dim=-1)
+
+
+class ChannelsLastNorm(nn.BatchNorm2d):
+    """Batch normalisation over all positions of (B, T, N, D)."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        return super().forward(input.movedim(-1, 1)).movedim(1, -1)
+
+
+class TemporalConv(nn.Module):
+    """1x1x1, depth-wise 3x1x1 and 1x1x1 convolution, each patch position by itself: (B, T, N, D) to (B, T, N, D)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        # N stands for the frame's two sides: no kernel reaches across patches
+        self.into = nn.Linear(width, width)
+        self.time = nn.Conv2d(width, width, kernel_size=(3, 1), padding=(1, 0), groups=width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x_BTND: Tensor) -> Tensor:
+        x_BDTN = self.into(x_BTND).movedim(-1, 1)
+        result: Tensor = self.out(self.time(x_BDTN).movedim(1, -1))
+        return result
+
+
+class PatchQueryAttention(nn.Module):
+    """Attention inside each frame whose queries are the patches and whose keys and values are the class token and the patches."""
+
+    def __init__(self, width: int, heads: int, attention: Attention) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention = attention
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x_BTPD: Tensor) -> Tensor:
+        """(B, T, P, D), class token first, to (B, T, N, D)."""
+        query = self.query(x_BTPD[:, :, 1:]).unflatten(-1, (self.heads, -1)).flatten(0, 1).transpose(1, 2)
+        key, value = self.key_value(x_BTPD).unflatten(-1, (2, self.heads, -1)).flatten(0, 1).permute(2, 0, 3, 1, 4)
+        mixed = attend(query, key, value, self.attention).transpose(1, 2).flatten(2)
+        result: Tensor = self.out(mixed.unflatten(0, x_BTPD.shape[:2]))
+        return result
+
+
+class TBlock(nn.Module):
+    """One block of the side network: temporal convolution, spatial attention with TokShift, MLP, each with a residual."""
+
+    def __init__(self, side: SideShape, attention: Attention) -> None:
+        super().__init__()
+        width = side.width
+        self.conv_norm = ChannelsLastNorm(width)
+        self.conv = TemporalConv(width)
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = PatchQueryAttention(width, side.heads, attention)
+        self.mlp_norm = ChannelsLastNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        into, out = width**-0.5, (2 * side.blocks * width) ** -0.5
+        for weight in (self.attention.query.weight, self.attention.key_value.weight):
+            nn.init.normal_(weight, std=into)
+        nn.init.normal_(self.attention.out.weight, std=out)
+        nn.init.normal_(self.mlp[0].weight, std=(2 * width) ** -0.5)
+        nn.init.normal_(self.mlp[2].weight, std=out)
+        nn.init.zeros_(self.attention.query.bias)
+        nn.init.zeros_(self.attention.key_value.bias)
+        nn.init.zeros_(self.attention.out.bias)
+
+    def forward(self, x_BTND: Tensor, token_BTD: Tensor, position_ND: Tensor) -> Tensor:
+        """(B, T, N, D) and the encoder's class tokens (B, T, D) to (B, T, N, D)."""
+        x_BTND = x_BTND + self.conv(self.conv_norm(x_BTND))
+        tokens_BTPD = torch.cat([tok_shift(token_BTD).unsqueeze(2), x_BTND + position_ND], dim=2)
+        x_BTND = x_BTND + self.attention(self.attention_norm(tokens_BTPD))
+        x_BTND = x_BTND + self.mlp(self.mlp_norm(x_BTND))
+        return x_BTND
+
+
+class SideFeed(nn.Module):
+    """FC(LayerNorm(encoder tokens)): (B, T, P, C) to (B, T, P, D)."""
+
+    def __init__(self, side: SideShape) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(side.encoder_width)
+        self.linear = nn.Linear(side.encoder_width, side.width)
+        nn.init.normal_(self.linear.weight, std=(2 * side.width) ** -0.5)
+
+    def forward(self, tokens_BTPC: Tensor) -> Tensor:
+        result: Tensor = self.linear(self.norm(tokens_BTPC))
+        return result
+
+
+class SideTokenizer(nn.Module):
+    """3 x P x P convolution over the clip and batch normalisation: (B, T, 3, H, W) to (B, T, N, D)."""
+
+    def __init__(self, width: int, patch_size: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(3, width, (3, patch_size, patch_size), stride=(1, patch_size, patch_size), padding=(1, 0, 0))
+        self.norm = ChannelsLastNorm(width)
+
+    def forward(self, clip_BTCHW: Tensor) -> Tensor:
+        x_BDTN = self.conv(clip_BTCHW.transpose(1, 2)).flatten(3)
+        result: Tensor = self.norm(x_BDTN.movedim(1, -1))
+        return result
+
+
+def position_embedding(patches: int, width: int) -> nn.Parameter:
+    """(N, D), learned, one for all T-Blocks."""
+    return nn.Parameter(torch.randn(patches, width) * 0.01)

@@ -1,0 +1,90 @@
+"""Models and forward passes of any size without their arithmetic and without their memory.
+
+A hollow tensor is a CPU tensor with a shape and a storage that is never written: the system gives it no page. Everything that looks
+at a model from outside (parameter counts, `torch.jit` tracing, memory prediction) sees an ordinary model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter, tree_map, tree_map_only
+
+from benchctl.errors import TraceFailed
+
+#: an operator none of whose storages is larger than this runs for real: schedules, position indices and shape arithmetic
+REAL_BYTES = 16 * 1024
+
+
+def empty_build(build: Callable[[], nn.Module]) -> nn.Module:
+    """The model that `build` makes on the CPU, with the content of large tensors never computed. Leaves the random state as it was."""
+    with torch.random.fork_rng(devices=[]), Hollow():
+        return build()
+
+
+class Hollow(TorchDispatchMode):
+    """Gives operators on large tensors a result of the right shape, stride and type, and runs only views and small ones."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        """Run or imitate `func`.
+
+        Raises:
+            TraceFailed: `func` has no shape rule and its inputs are too large to run it.
+        """
+        kwargs = kwargs or {}
+        if func.is_view or torch.Tag.inplace_view in func.tags:
+            return func(*args, **kwargs)
+        small = all(_bytes(t) <= REAL_BYTES for t in tree_iter((args, kwargs)) if isinstance(t, torch.Tensor))
+        if func._schema.is_mutable and small:
+            return func(*args, **kwargs)
+        try:
+            shapes = func(*tree_map(_on_meta, args), **tree_map(_on_meta, kwargs))
+        except (NotImplementedError, RuntimeError) as error:
+            if small:
+                return func(*args, **kwargs)
+            raise TraceFailed(f"operator {func.name()} has no shape rule: {str(error).splitlines()[0]}") from error
+        if small and all(_bytes(t) <= REAL_BYTES for t in tree_iter(shapes) if isinstance(t, torch.Tensor)):
+            return func(*args, **kwargs)
+        return _results(func, shapes, args, kwargs)
+
+
+# While torch.jit traces, reading a tensor's shape in Python adds operators to the trace; reading its storage does not, and neither
+# do operators that are called here, below the tracer. That is why nothing in this file asks for a shape.
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().nbytes()
+
+
+def _on_meta(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return torch.empty_like(value, device="meta")
+    return torch.device("meta") if isinstance(value, torch.device) else value
+
+
+def _results(func: Any, shapes: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`shapes` as hollow CPU tensors, except results that are one of the arguments."""
+    returns = func._schema.returns
+    if len(returns) == 1:
+        return _result(func, returns[0], shapes, args, kwargs)
+    if not returns:
+        return None
+    return tuple(_result(func, r, s, args, kwargs) for r, s in zip(returns, shapes, strict=True))
+
+
+def _result(func: Any, returned: Any, shape: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if returned.alias_info is not None:
+        for place, argument in enumerate(func._schema.arguments):
+            if argument.alias_info is not None and argument.alias_info.before_set == returned.alias_info.before_set:
+                return args[place] if place < len(args) else kwargs[argument.name]
+    return tree_map_only(torch.Tensor, _materialize, shape)
+
+
+def _materialize(shape: torch.Tensor) -> torch.Tensor:
+    result = torch.empty_like(shape, device="cpu")
+    # Integers may be used as indices by a small operator that does run.
+    return result if shape.is_floating_point() or shape.is_complex() else result.zero_()

@@ -1,0 +1,138 @@
+"""Records the allocations of a running step: one `Storage` per tensor storage, from its first operator to its last reference."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterable
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchctl.errors import TraceFailed
+from benchctl.probes.prediction import autocast, workspaces
+from benchctl.probes.prediction.trace import Category, Phase, Storage
+
+aten = torch.ops.aten
+
+# Before the first step the optimizer's own tensors are made; what an update allocates and drops again counts with its state.
+_CATEGORY_BY_PHASE: dict[Phase, Category] = {
+    "build": "optimizer",
+    "forward": "activations",
+    "backward": "activations",
+    "update": "optimizer",
+}
+
+
+class Recorder(TorchDispatchMode):
+    """Sees every operator below autograd and autocast, and every storage of `device_type` that one of them returns.
+
+    With `cublas_workspace_bytes` it also records what CUDA's kernels allocate for themselves; None records results only.
+    """
+
+    def __init__(self, device_type: str, cublas_workspace_bytes: int | None) -> None:
+        super().__init__()
+        self.storages: list[Storage] = []
+        self.events: list[int] = []
+        self.operators = 0
+        self._device_type = device_type
+        self._cublas_workspace_bytes = cublas_workspace_bytes
+        self._cublas_threads: set[int] = set()
+        self._step = 0
+        self._phase: Phase = "build"
+        # storage address -> its index and a reference whose callback is the free
+        self._live: dict[int, tuple[int, weakref.ref[Any]]] = {}
+        self._overflow_flags: set[int] = set()
+
+    @contextmanager
+    def during(self, step: int, phase: Phase) -> Any:
+        """What is allocated in this block belongs to `phase` of `step`."""
+        before = self._step, self._phase
+        self._step, self._phase = step, phase
+        try:
+            yield
+        finally:
+            self._step, self._phase = before
+
+    def add(self, tensors: Iterable[torch.Tensor], category: Category) -> None:
+        """Record tensors as `category`, whether they are new or known under another one."""
+        for tensor in tensors:
+            self._see(tensor, "")
+            known = self._live.get(tensor.untyped_storage()._cdata) if tensor.device.type == self._device_type else None
+            if known is not None:
+                self.storages[known[0]].category = category
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        """Run `func`, recording its results and its kernel's workspace."""
+        self.operators += 1
+        autocast.cache.drop_stale()
+        if func is aten._local_scalar_dense.default:
+            return self._value(func, args)
+        if func is aten._amp_foreach_non_finite_check_and_unscale_.default:
+            self._overflow_flags.add(args[1].untyped_storage()._cdata)
+        workspace = self._workspace(func, args)
+        result = func(*args, **(kwargs or {}))
+        self._see_all(result, func)
+        if workspace is not None:
+            self.events.append(~workspace)
+        return result
+
+    def _value(self, func: Any, args: tuple[Any, ...]) -> Any:
+        # A gradient scaler reads whether a gradient overflowed. None did: that is the step whose update runs.
+        if args[0].untyped_storage()._cdata in self._overflow_flags:
+            return 0.0
+        try:
+            return func(*args)
+        except Exception as error:
+            raise TraceFailed(
+                "the step reads a tensor's value, which prediction does not compute", fix="keep .item(), .tolist() and bool() out of it"
+            ) from error
+
+    def _workspace(self, func: Any, args: tuple[Any, ...]) -> int | None:
+        if self._cublas_workspace_bytes is None:
+            return None
+        if workspaces.uses_cublas(func) and args[-1].device.type == self._device_type:
+            self._cublas()
+        size = workspaces.kernel_workspace(func, args)
+        return self._allocate(size, "workspace", str(func.name())) if size else None
+
+    def _cublas(self) -> None:
+        # One handle per thread: the one that runs forward, and the one on which autograd runs backward.
+        thread = threading.get_ident()
+        if thread not in self._cublas_threads:
+            self._cublas_threads.add(thread)
+            if self._cublas_workspace_bytes:
+                self._allocate(self._cublas_workspace_bytes, "workspace", "cuBLAS workspace")
+
+    def _see_all(self, result: Any, func: Any) -> None:
+        if isinstance(result, torch.Tensor):
+            self._see(result, func)
+        elif isinstance(result, list | tuple):
+            for item in result:
+                self._see_all(item, func)
+
+    def _see(self, tensor: torch.Tensor, func: Any) -> None:
+        if tensor.device.type != self._device_type:
+            return
+        storage = tensor.untyped_storage()
+        address = storage._cdata
+        if address in self._live:
+            return
+        size = storage.nbytes()
+        if size == 0:
+            return
+        name = func.name() if func else ""
+        index = self._allocate(size, _CATEGORY_BY_PHASE[self._phase], name)
+        self._live[address] = (index, weakref.ref(storage, partial(self._freed, address)))
+
+    def _allocate(self, size: int, category: Category, operator: str) -> int:
+        index = len(self.storages)
+        self.storages.append(Storage(size, category, self._step, self._phase, operator))
+        self.events.append(index)
+        return index
+
+    def _freed(self, address: int, _: object) -> None:
+        self.events.append(~self._live.pop(address)[0])

@@ -1,0 +1,259 @@
+"""Queries over the results database. Each picks only the rows and columns that its caller shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, Subquery, and_, func, or_, select
+
+from benchctl.record import UNITS, Environment, Measurement, Outcome, RunRecord
+from benchctl.store import schema
+from benchctl.store.stored import CellRow, MeasurementKey, Reading, StoredResult, StoredRun
+
+#: ids in one query; SQLite takes 32,766 and PostgreSQL 65,535 parameters
+_BATCH = 10_000
+
+_cells, _runs, _planned, _results, _m = (
+    schema.cells.c,
+    schema.runs.c,
+    schema.run_cells.c,
+    schema.results.c,
+    schema.measurements.c,
+)
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A number of which a result has at most one: a metric of the named kinds, from the named source."""
+
+    metric: str
+    kinds: tuple[str, ...] = ("",)
+    source: str = "measured"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The cells that a report is about: those planned by `run_ids`."""
+
+    run_ids: tuple[str, ...]
+    #: attempts of later runs than this number do not count; None: all count
+    until: int | None
+
+    @classmethod
+    def of(cls, connection: Connection, *, suite: str | None, run: str | None) -> Scope:
+        """The scope of a run, else of a suite as it was last asked for, else of every suite so."""
+        rows = connection.execute(select(_runs.number, _runs.run_id, _runs.suite, _runs.suite_json).order_by(_runs.number.desc())).all()
+        if run is not None:
+            number = next(row.number for row in rows if row.run_id == run and suite in (None, row.suite))
+            return cls((run,), number)
+        wording: dict[str, str] = {}
+        for row in rows:
+            wording.setdefault(row.suite, row.suite_json)
+        return cls(tuple(r.run_id for r in rows if suite in (None, r.suite) and wording[r.suite] == r.suite_json), None)
+
+    def planned(self) -> Subquery:
+        """Each cell id once, with its place in the plans."""
+        query = (
+            select(_planned.cell_id, func.min(_runs.number).label("number"), func.min(_planned.position).label("position"))
+            .join(schema.runs, _runs.run_id == _planned.run_id)
+            .where(_planned.run_id.in_(self.run_ids))
+            .group_by(_planned.cell_id)
+        )
+        return query.subquery()
+
+    def newest(self) -> Subquery:
+        """Each attempted cell id once, with the id of its newest attempt."""
+        chosen = select(_planned.cell_id).where(_planned.run_id.in_(self.run_ids))
+        query = select(_results.cell_id, func.max(_results.result_id).label("result_id")).where(_results.cell_id.in_(chosen))
+        if self.until is not None:
+            known = select(_runs.run_id).where(_runs.number <= self.until)
+            query = query.where(_results.run_id.in_(known))
+        return query.group_by(_results.cell_id).subquery()
+
+
+class Snapshot:
+    """The cells that one report is about, as of one moment. Valid inside `Store.snapshot`."""
+
+    def __init__(self, connection: Connection, scope: Scope) -> None:
+        self._connection = connection
+        self._scope = scope
+
+    def cells(self) -> list[CellRow]:
+        """Every cell in scope with its newest attempt, in plan order."""
+        planned, newest = self._scope.planned(), self._scope.newest()
+        own = [c for c in schema.cells.columns if c.name != "canonical"]
+        tried = [_results.result_id, _results.run_id, _results.outcome, _results.reason, _results.device, _results.seconds, _results.notes]
+        query = (
+            select(*own, *tried)
+            .join(planned, planned.c.cell_id == _cells.cell_id)
+            .outerjoin(newest, newest.c.cell_id == _cells.cell_id)
+            .outerjoin(schema.results, _results.result_id == newest.c.result_id)
+            .order_by(planned.c.number, planned.c.position, _cells.cell_id)
+        )
+        outcomes: dict[str | None, Outcome | None] = {None: None, **{o.value: o for o in Outcome}}
+        parse = cache(json.loads)
+        return [
+            CellRow(
+                cell_id=row.cell_id,
+                task=row.task,
+                method=row.method,
+                frames=row.frames,
+                resolution=row.resolution,
+                batch_size=row.batch_size,
+                precision=row.precision,
+                attention=row.attention,
+                optimizer=row.optimizer,
+                pretrained=bool(row.pretrained),
+                seed=row.seed,
+                dataset=row.dataset,
+                memory_cap_bytes=row.memory_cap_bytes,
+                result_id=row.result_id,
+                run_id=row.run_id,
+                outcome=outcomes[row.outcome],
+                reason=row.reason,
+                device=row.device,
+                seconds=row.seconds,
+                notes=parse(row.notes) if row.notes else {},
+            )
+            for row in self._connection.execute(query)
+        ]
+
+    def scalars(self, wanted: Sequence[Scalar]) -> dict[int, tuple[float | int | None, ...]]:
+        """One value per result and wanted number, by result id; None where it was not recorded. Repeated times are averaged.
+
+        A number about a device counts where that is the device that the result was executed on.
+        """
+        newest = self._scope.newest()
+        values = [_summed_up(s) for s in wanted]
+        query = (
+            select(_m.result_id, *values)
+            .join(newest, newest.c.result_id == _m.result_id)
+            .join(schema.results, _results.result_id == newest.c.result_id)
+            .where(_m.metric.in_({s.metric for s in wanted}), or_(_m.device == "", _m.device == _results.device))
+            .group_by(_m.result_id)
+        )
+        units = [UNITS[s.metric] for s in wanted]
+        return {number: tuple(map(exact, found, units)) for number, *found in self._connection.execute(query)}
+
+    def readings(self, metric: str) -> dict[int, list[Reading]]:
+        """The highest repetition of every kind, source and device of `metric`, by result id."""
+        newest = self._scope.newest()
+        key = (_m.result_id, _m.kind, _m.source, _m.device)
+        query: Select[Any] = (
+            select(*key, func.max(_m.value), func.max(_m.reason))
+            .join(newest, newest.c.result_id == _m.result_id)
+            .where(_m.metric == metric)
+            .group_by(*key)
+            .order_by(*key)
+        )
+        unit = UNITS[metric]
+        found: dict[int, list[Reading]] = {}
+        for number, kind, source, device, value, reason in self._connection.execute(query):
+            reading = Reading(kind, source, device, exact(value, unit), reason if value is None else None)
+            found.setdefault(number, []).append(reading)
+        return found
+
+
+def present(connection: Connection, key: Any, values: Sequence[str]) -> set[str]:
+    """Those of `values` that the column `key` holds."""
+    found: set[str] = set()
+    for chunk in _batches(values):
+        found.update(connection.execute(select(key).where(key.in_(chunk))).scalars())
+    return found
+
+
+def suites(connection: Connection) -> list[str]:
+    """The name of every suite that was run."""
+    return list(connection.execute(select(_runs.suite).distinct()).scalars())
+
+
+def runs(connection: Connection, run_id: str | None = None) -> list[StoredRun]:
+    """Every run, or only `run_id`, newest first."""
+    planned = select(func.count()).select_from(schema.run_cells).where(_planned.run_id == _runs.run_id).scalar_subquery()
+    added = select(func.count()).select_from(schema.results).where(_results.run_id == _runs.run_id).scalar_subquery()
+    query = select(schema.runs, schema.environments.c.json, planned.label("planned"), added.label("added"))
+    query = query.join(schema.environments).order_by(_runs.number.desc())
+    if run_id is not None:
+        query = query.where(_runs.run_id == run_id)
+    names = [name for name in RunRecord.model_fields if name != "environment"]
+    return [
+        StoredRun(
+            record=RunRecord(environment=_environment(row.json), **{name: getattr(row, name) for name in names}),
+            status=row.status,
+            finished_at=row.finished_at,
+            cells=row.planned,
+            results=row.added,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def latest_results(connection: Connection, cell_ids: Sequence[str]) -> dict[str, StoredResult]:
+    """The newest attempt at each of `cell_ids`, by cell id."""
+    found = {}
+    for chunk in _batches(cell_ids):
+        newest = select(func.max(_results.result_id)).where(_results.cell_id.in_(chunk)).group_by(_results.cell_id)
+        query = (
+            select(schema.results, schema.environments.c.json.label("environment"))
+            .join(schema.runs, _runs.run_id == _results.run_id)
+            .join(schema.environments, schema.environments.c.digest == _runs.environment)
+            .where(_results.result_id.in_(newest))
+        )
+        for row in connection.execute(query):
+            found[row.cell_id] = StoredResult(
+                result_id=row.result_id,
+                run_id=row.run_id,
+                cell_id=row.cell_id,
+                outcome=Outcome(row.outcome),
+                reason=row.reason,
+                device=row.device,
+                started_at=row.started_at,
+                seconds=row.seconds,
+                environment=_environment(row.environment),
+                notes=json.loads(row.notes),
+                code=json.loads(row.code),
+                checkpoint=row.checkpoint,
+                measured=_measured(row.measured),
+            )
+    return found
+
+
+def measurements(connection: Connection, result_id: int) -> tuple[Measurement, ...]:
+    """Every measurement of one result."""
+    columns = [getattr(_m, name) for name in Measurement.model_fields]
+    query = select(*columns).where(_m.result_id == result_id).order_by(_m.metric, _m.kind, _m.source, _m.device, _m.rep)
+    return tuple(Measurement(**{**row._mapping, "value": exact(row.value, row.unit)}) for row in connection.execute(query))
+
+
+def exact(value: float | int | None, unit: str) -> float | int | None:
+    """`value` as an integer where its unit only has integers: PostgreSQL gives floats."""
+    if unit in ("bytes", "count") and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _summed_up(scalar: Scalar) -> ColumnElement[Any]:
+    # repetitions of a count are equal, and a mean would round those above 2**53
+    over = func.max if UNITS[scalar.metric] in ("bytes", "count") else func.avg
+    mine = and_(_m.metric == scalar.metric, _m.kind.in_(scalar.kinds), _m.source == scalar.source)
+    return over(_m.value).filter(mine)
+
+
+def _batches(values: Iterable[str]) -> Iterator[list[str]]:
+    each = list(dict.fromkeys(values))
+    for start in range(0, len(each), _BATCH):
+        yield each[start : start + _BATCH]
+
+
+@lru_cache(maxsize=1024)
+def _environment(content: str) -> Environment:
+    return Environment.model_validate_json(content)
+
+
+@lru_cache(maxsize=1024)
+def _measured(content: str) -> frozenset[MeasurementKey]:
+    return frozenset(MeasurementKey(*key) for key in json.loads(content))

@@ -1,0 +1,359 @@
+"""The results database: one writer, any number of readers, and nothing that was finished ever changes.
+
+SQLite by default, PostgreSQL for a team. What `add_result` returned from is on disk, whatever happens to the process afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from benchctl.errors import StoreError, UsageError, unknown
+from benchctl.record import UNITS, CellResult, Measurement, RunRecord
+from benchctl.spec import Cell
+from benchctl.store import migrations, reading, schema
+from benchctl.store.faults import reported
+from benchctl.store.location import Access, Location
+from benchctl.store.stored import StoredResult, StoredRun
+from benchctl.store.turn import turn
+
+BUSY_SECONDS = 30.0
+
+
+class Store:
+    """One open results database. Use it as a context manager, from one process.
+
+    Every method raises `StoreError`, one line, where the database is locked, damaged, read-only, full or out of reach.
+    """
+
+    def __init__(self, location: Location, engine: Engine, timeout_seconds: float) -> None:
+        self.location = location
+        self._engine = engine
+        self._timeout = timeout_seconds
+
+    @classmethod
+    def open(cls, url: str | Path, *, create: bool = True, read_only: bool = False, busy_seconds: float = BUSY_SECONDS) -> Self:
+        """Open the database at `url`, a path or a SQLAlchemy URL of SQLite or PostgreSQL.
+
+        Args:
+            url: an older version is migrated, after a checked copy beside the file (`NAME.vN.backup`).
+            create: make the database, and the folder it is in, where there is none.
+            read_only: take no write lock, create nothing and migrate nothing.
+            busy_seconds: how long to wait for another writer before giving up.
+
+        Raises:
+            StoreError: it cannot be opened, is not one of benchctl's, or is newer than this code.
+        """
+        location = Location.parse(str(url))
+        with reported(str(location)):
+            if location.path:
+                _find(location.path, str(location), create=create and not read_only)
+            if read_only:
+                return cls(location, _reader(location, busy_seconds), busy_seconds)
+            access: Access = "create" if create else "write"
+            store = cls(location, location.engine(access, busy_seconds), busy_seconds)
+            try:
+                store._prepare()
+            except BaseException:
+                store.close()
+                raise
+            return store
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give every connection back. The last one to close a SQLite file folds its log into it."""
+        with reported(str(self.location)), self._turn():
+            self._engine.dispose()
+
+    def begin_run(self, run: RunRecord, cells: Sequence[Cell]) -> None:
+        """Record a run and its plan, in order; cells that earlier runs finished belong to the plan too."""
+        with self._write() as connection:
+            environment = run.environment.model_dump_json()
+            digest = hashlib.sha256(environment.encode()).hexdigest()[:16]
+            _insert_new(connection, schema.environments, [{"digest": digest, "json": environment}])
+            connection.execute(
+                insert(schema.runs),
+                {**run.model_dump(exclude={"environment"}), "environment": digest, "status": "running"},
+            )
+            _insert_new(connection, schema.cells, [_cell_values(c) for c in cells])
+            planned = [{"run_id": run.run_id, "cell_id": c.id, "position": i} for i, c in enumerate(cells)]
+            if planned:
+                connection.execute(insert(schema.run_cells), planned)
+
+    def finish_run(self, run_id: str, status: Literal["finished", "failed", "interrupted"]) -> None:
+        """Record how a run ended; once."""
+        with self._write() as connection:
+            ended = {"status": status, "finished_at": _now()}
+            found = connection.execute(update(schema.runs).where(schema.runs.c.run_id == run_id).values(ended)).rowcount
+            if not found:
+                raise StoreError(f"run '{run_id}' was never begun", where=str(self.location))
+
+    def add_result(self, run_id: str, result: CellResult) -> int:
+        """Store one attempt at a cell with its measurements, in one transaction, and return its result id.
+
+        Raises:
+            StoreError: also where `run_id` did not plan the cell, or a measurement is not in its metric's base unit.
+        """
+        for m in result.measurements:
+            if m.unit != UNITS[m.metric]:
+                raise StoreError(f"{m.metric} is stored in {UNITS[m.metric]}, not in {m.unit}", where=f"cell {result.cell_id}")
+        with self._write() as connection:
+            planned = schema.run_cells.c
+            if not connection.scalar(
+                select(func.count()).where(planned.run_id == run_id, planned.cell_id == result.cell_id).select_from(schema.run_cells)
+            ):
+                raise StoreError(f"run '{run_id}' did not plan cell '{result.cell_id}'", where=str(self.location))
+            number = _next_result(connection)
+            if result.measurements:
+                connection.execute(insert(schema.measurements), [_measurement_values(number, m) for m in result.measurements])
+            connection.execute(insert(schema.results), _result_values(number, run_id, result))
+            return number
+
+    def latest_results(self, cell_ids: Sequence[str]) -> dict[str, StoredResult]:
+        """The newest attempt at each of `cell_ids` that was attempted, by cell id."""
+        with self._read() as connection:
+            return reading.latest_results(connection, cell_ids)
+
+    def get_prediction(self, key: str) -> str | None:
+        """The JSON kept under `key`, or None."""
+        with self._read() as connection:
+            return connection.scalar(select(schema.predictions.c.json).where(schema.predictions.c.key == key))
+
+    def put_prediction(self, key: str, content: str) -> None:
+        """Keep `content`, JSON, under `key`, in place of what was there."""
+        with self._write() as connection:
+            values = {"key": key, "json": content, "created_at": _now()}
+            dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+            added = dialect.insert(schema.predictions).values(values)
+            connection.execute(added.on_conflict_do_update(index_elements=["key"], set_={k: values[k] for k in ("json", "created_at")}))
+
+    def runs(self) -> list[StoredRun]:
+        """Every run, newest first."""
+        with self._read() as connection:
+            return reading.runs(connection)
+
+    def run(self, run_id: str) -> StoredRun:
+        """The run whose id is, or alone begins with, `run_id`.
+
+        Raises:
+            UnknownName: no run; with the nearest ids.
+            UsageError: several runs.
+        """
+        with self._read() as connection:
+            found = _one(connection, schema.runs.c.run_id, run_id, "run")
+            return reading.runs(connection, found)[0]
+
+    def cell(self, cell_id: str) -> Cell:
+        """The cell whose id is, or alone begins with, `cell_id`.
+
+        Raises:
+            UnknownName: no cell; with the nearest ids.
+            UsageError: several cells.
+            StoreError: a cell that another version of benchctl resolved, which this one cannot read.
+        """
+        with self._read() as connection:
+            found = _one(connection, schema.cells.c.cell_id, cell_id, "cell")
+            canonical = connection.execute(select(schema.cells.c.canonical).where(schema.cells.c.cell_id == found)).scalar_one()
+        content = json.loads(canonical)
+        identity = content.pop("identity")
+        try:
+            return Cell.model_validate(content)
+        except ValidationError as error:
+            raise StoreError(
+                f"cell '{found}' was resolved by another version of benchctl (identity {identity})",
+                where=str(self.location),
+                fix="use that version to show it",
+            ) from error
+
+    def measurements(self, result_id: int) -> tuple[Measurement, ...]:
+        """Every measurement of one result, ordered by metric, kind, source, device and repetition."""
+        with self._read() as connection:
+            return reading.measurements(connection, result_id)
+
+    @contextmanager
+    def snapshot(self, *, suite: str | None = None, run: str | None = None) -> Iterator[reading.Snapshot]:
+        """What a report reads: the planned cells of a suite, a run, or everything, all as of one moment.
+
+        Args:
+            suite: the cells of every run of the suite as it was last asked for; runs of an earlier wording of it are left out.
+            run: the cells of this run (id or unique prefix), with the attempts known when it ran. None of both: every suite.
+
+        Raises:
+            UnknownName: no such suite or run; with the nearest names.
+            UsageError: several runs begin with `run`.
+        """
+        with self._read() as connection:
+            found = None if run is None else _one(connection, schema.runs.c.run_id, run, "run")
+            if suite is not None:
+                suites = reading.suites(connection)
+                if suite not in suites:
+                    raise unknown("suite", suite, suites, where=str(self.location))
+                if found is not None and reading.runs(connection, found)[0].record.suite != suite:
+                    raise UsageError(f"run '{found}' is not of suite '{suite}'", fix="leave one of them out")
+            yield reading.Snapshot(connection, reading.Scope.of(connection, suite=suite, run=found))
+
+    def _prepare(self) -> None:
+        path = self.location.path
+        with self._turn():
+            with self._engine.connect() as connection:
+                fresh = migrations.version(connection, str(self.location)) == 0
+            if fresh and path:
+                # cannot be switched inside a transaction, and only here is the file known to be ours
+                raw = self._engine.raw_connection()
+                raw.cursor().execute("PRAGMA journal_mode=WAL")
+                raw.close()
+            # taken even when there is nothing to prepare: a read-only file is found out now, not after the first hour of a run
+            with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+                migrations.prepare(connection, str(self.location), lambda found: path and migrations.back_up(path, found))
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        with (
+            reported(str(self.location)),
+            self._turn(),
+            self._engine.connect().execution_options(writes=True) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        with reported(str(self.location)), self._engine.connect() as connection:
+            if self.location.path is None:
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield connection
+
+    def _turn(self) -> AbstractContextManager[None]:
+        if self.location.path is None or self._engine.get_execution_options().get("read_only"):
+            return nullcontext()
+        return turn(self.location.path, self._timeout)
+
+
+def _find(path: Path, where: str, *, create: bool) -> None:
+    if path.is_dir():
+        raise StoreError("a folder, not a results database", where=where, fix=f"name a file in it, for example {path / 'benchctl.db'}")
+    if create:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    elif not path.exists():
+        raise StoreError("there is no results database here", where=where, fix="run a suite first (benchctl run SUITE), or correct --db")
+
+
+def _reader(location: Location, timeout_seconds: float) -> Engine:
+    engine = _checked_reader(location, "read", timeout_seconds)
+    if engine is None:
+        # SQLite needs its lock files beside the database and may not create them here; without a log nobody is writing either
+        engine = _checked_reader(location, "immutable", timeout_seconds)
+    assert engine is not None
+    return engine.execution_options(read_only=True)
+
+
+def _checked_reader(location: Location, access: Access, timeout_seconds: float) -> Engine | None:
+    from sqlalchemy.exc import OperationalError
+
+    engine = location.engine(access, timeout_seconds)
+    try:
+        with engine.connect() as connection:
+            found = migrations.version(connection, str(location))
+    except OperationalError:
+        engine.dispose()
+        path = location.path
+        log = path.with_name(f"{path.name}-wal") if path else None
+        if access == "read" and log and not (log.exists() and log.stat().st_size):
+            return None
+        raise
+    except BaseException:
+        engine.dispose()
+        raise
+    if found < schema.SCHEMA_VERSION:
+        engine.dispose()
+        what = f"tables of version {found} are older than this benchctl's" if found else "holds no results yet"
+        raise StoreError(what, where=str(location), fix="run a suite into it (benchctl run SUITE), which prepares it")
+    return engine
+
+
+def _insert_new(connection: Connection, table: Any, rows: list[dict[str, Any]]) -> None:
+    """Insert the rows whose key is not there yet. The key is a hash of the content, so what is there is the same."""
+    (key,) = table.primary_key
+    rows = list({row[key.name]: row for row in rows}.values())
+    known = reading.present(connection, key, [row[key.name] for row in rows])
+    new = [row for row in rows if row[key.name] not in known]
+    if not new:
+        return
+    added: Any = insert(table)
+    if connection.dialect.name == "postgresql":
+        # another run may be adding the same cells at this moment; SQLite's write lock rules that out
+        added = postgresql.insert(table).on_conflict_do_nothing()
+    connection.execute(added, new)
+
+
+def _next_result(connection: Connection) -> int:
+    if connection.dialect.name == "postgresql":
+        number: int = connection.execute(select(schema.result_ids.next_value())).scalar_one()
+        return number
+    return int(connection.execute(select(func.coalesce(func.max(schema.results.c.result_id), 0))).scalar_one()) + 1
+
+
+def _cell_values(cell: Cell) -> dict[str, Any]:
+    same = ("task", "method", "precision", "attention", "pretrained", "seed", "memory_cap_bytes")
+    return {
+        **{name: getattr(cell, name) for name in same},
+        **cell.shape.model_dump(),
+        "cell_id": cell.id,
+        "canonical": cell.canonical,
+        "optimizer": cell.recipe.optimizer,
+        "dataset": cell.dataset.name if cell.dataset else None,
+    }
+
+
+def _result_values(number: int, run_id: str, result: CellResult) -> dict[str, Any]:
+    same = ("cell_id", "reason", "device", "started_at", "seconds", "checkpoint")
+    measured = sorted({(m.metric, m.kind, m.source, m.device) for m in result.measurements if m.value is not None})
+    return {
+        **{name: getattr(result, name) for name in same},
+        "result_id": number,
+        "run_id": run_id,
+        "outcome": result.outcome.value,
+        "notes": _json(result.notes),
+        "code": _json(result.code),
+        "measured": _json(measured),
+    }
+
+
+def _measurement_values(number: int, m: Measurement) -> dict[str, Any]:
+    value = float(m.value) if isinstance(m.value, int) and abs(m.value) >= 2**63 else m.value  # SQLite's integers end there
+    return {"result_id": number, **m.model_dump(), "value": value}
+
+
+def _one(connection: Connection, column: Any, text: str, kind: str) -> str:
+    ids = connection.execute(select(column).where(column.startswith(text, autoescape=True)).limit(6)).scalars().all()
+    if text in ids or len(ids) == 1:
+        return text if text in ids else str(ids[0])
+    if ids:
+        raise UsageError(f"{len(ids) if len(ids) < 6 else 'many'} {kind}s begin with '{text}'", fix=f"write more of one: {', '.join(ids)}")
+    raise unknown(kind, text, connection.execute(select(column)).scalars())
+
+
+def _json(value: Any) -> str:
+    # a loss that became NaN is written as the word: JSON has no other form for it
+    return to_json(value, inf_nan_mode="strings").decode()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,166 @@
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from benchctl import suite_file
+from benchctl.errors import DataMissing, SuiteError, UsageError
+from benchctl.plan import CPU_STEP_MACS, Execution, Plan, cost_key, execution, expand, resolve_data, state
+from benchctl.record import Outcome
+
+SUITE = """\
+name: test
+task: profile
+methods: [timesformer-tiny, videomae-tiny]
+sweep:
+  - {resolution: [64, 96], frames: 8}
+  - {resolution: 64, frames: [8, 16]}
+"""
+
+
+def plan(text: str, *settings: str) -> Plan:
+    return expand(suite_file.parse(text, Path("s.yaml"), settings))
+
+
+def test_the_suite_is_the_union_of_its_grids():
+    cells = plan(SUITE).cells
+    assert [c.label.split("/")[0] + " " + str(c.shape) for c in cells] == [
+        "timesformer-tiny 1x8x64",
+        "timesformer-tiny 1x8x96",
+        "videomae-tiny 1x8x64",
+        "videomae-tiny 1x8x96",
+        "timesformer-tiny 1x16x64",
+        "videomae-tiny 1x16x64",
+    ]
+    assert len({c.id for c in cells}) == 6
+
+
+def test_ids_are_stable_and_depend_on_everything_resolved():
+    first = plan(SUITE).cells[0]
+    assert first.id == plan(SUITE).cells[0].id
+    for setting in ("precision=bf16", "seeds=[1]", "recipe.optimizer=adamw", "memory_cap_gib=8", "num_classes=10", "pad=true", "measure=[flops]"):
+        assert plan(SUITE, setting).cells[0].id != first.id, setting
+    # a time limit does not change what is measured
+    assert plan(SUITE, "timeout_s=5").cells[0].id == first.id
+
+
+def test_a_pattern_names_every_preset_it_matches():
+    names = [c.method for c in plan(SUITE, 'methods=["*-tiny"]').cells]
+    assert {"timesformer-tiny", "videomae-tiny", "side4video-tiny"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("methods=[timesformer-tny]", "--set methods=[timesformer-tny]: methods[0]: unknown method 'timesformer-tny'; did you mean 'timesformer-tiny'"),
+        ("methods=[{name: videomae-tiny, options: {depht: 3}}]", "methods[0].options.depht: 'videomae-tiny' has no such option; known options: "),
+        ("sweep.0.frames=7", "videomae: 7 frames are not a multiple of the tubelet size 2; use 6 or 8 frames"),
+        ("sweep.0.resolution=65", "resolution 65 is not a multiple of the patch size 16; use 80, or 'pad: true' to pad to it"),
+        ("attention=flash", "timesformer: attention 'flash' is not available; choose from eager"),
+        ("pretrained=true", "pretrained: no weights are published for 'timesformer-tiny'; leave it out, or set 'pretrained: false'"),
+    ],
+)
+def test_what_cannot_be_says_where(setting: str, message: str):
+    with pytest.raises(SuiteError) as error:
+        plan(SUITE, setting)
+    assert message in str(error.value)
+
+
+def test_only_filters_by_label_id_and_method():
+    whole = plan(SUITE)
+    assert {c.method for c in whole.only(("videomae-tiny",)).cells} == {"videomae-tiny"}
+    assert whole.only((whole.cells[2].id,)).cells == (whole.cells[2],)
+    assert len(whole.only(("*/1x8x96/*",)).cells) == 2
+    with pytest.raises(UsageError, match=r"--only nothing: no cell matches; cells look like timesformer-tiny/profile/1x8x64"):
+        whole.only(("nothing",))
+
+
+@dataclass
+class Known:
+    outcome: Outcome = Outcome.OK
+    code: dict[str, str] = field(default_factory=lambda: {"engine": "a", "torch": "2.15.0"})
+    device: str = "none"
+
+
+def test_states():
+    cell = plan(SUITE).cells[0]
+    code, nowhere, gpu = {"engine": "a", "torch": "2.15.0"}, Execution(None, "no GPU"), Execution("cuda")
+    assert state(cell, None, code, nowhere).word == "new"
+    assert state(cell, Known(), code, nowhere).word == "done"
+    assert state(cell, Known(Outcome.OOM), code, nowhere).word == "done"
+    for outcome in (Outcome.FAILED, Outcome.TIMEOUT, Outcome.INTERRUPTED, Outcome.SKIPPED):
+        assert state(cell, Known(outcome), code, nowhere).word == "new", outcome
+    changed = state(cell, Known(), {"engine": "b", "torch": "2.15.0"}, nowhere)
+    assert (changed.word, changed.reason) == ("stale", "engine changed since it ran")
+    better = state(cell, Known(), code, gpu)
+    assert (better.word, better.reason) == ("stale", "can be measured on cuda here, was predicted only")
+    assert state(cell, Known(device="cuda"), code, gpu).word == "done"
+    # measured elsewhere is better than nothing here
+    assert state(cell, Known(device="cuda"), code, nowhere).word == "done"
+
+
+def test_what_is_executed_where():
+    cell = plan(SUITE).cells[0]
+    small, large = CPU_STEP_MACS / 100, CPU_STEP_MACS
+    assert execution(cell, "auto", True, large).device == "cuda"
+    assert execution(cell, "auto", False, small).device == "cpu"
+    refused = execution(cell, "auto", False, large)
+    assert refused.device is None
+    assert "a step of 150 GMACs is not executed on a CPU" in refused.reason
+    assert execution(cell, "cpu", True, large).device == "cpu"
+    assert execution(cell, "auto", False, None).device is None
+    assert execution(plan(SUITE, "measure=[flops]").cells[0], "auto", True, small).device is None
+
+
+def test_cells_that_cost_the_same_share_a_prediction():
+    code = {"engine": "a"}
+    a, b = (plan(SUITE, f"seeds={seed}").cells[0] for seed in (0, 1))
+    assert a.id != b.id
+    assert cost_key(a, code) == cost_key(b, code)
+    for setting in ("precision=bf16", "recipe.optimizer=adamw", "memory_cap_gib=8", "recipe.clip_gradient_norm=1"):
+        assert cost_key(plan(SUITE, setting).cells[0], code) != cost_key(a, code), setting
+    assert cost_key(a, {"engine": "b"}) != cost_key(a, code)
+
+
+def test_ten_thousand_cells_expand_in_under_a_second():
+    # the issue of a researcher with a large sweep; the bound is a contract, and 4 times what it takes
+    loaded = suite_file.parse(SUITE, Path("s.yaml"), [f"seeds={list(range(1700))}"])
+    plan(SUITE)
+    began = time.process_time()
+    assert len(expand(loaded).cells) == 10200
+    assert time.process_time() - began < 1.0
+
+
+TRAIN = SUITE.replace("task: profile", "task: [evaluate, train]") + "dataset: egogestar\nbudget: {match_on: samples, amount: 64}\n"
+
+
+def test_missing_data_names_the_place():
+    with pytest.raises(DataMissing) as error:
+        resolve_data(suite_file.parse(TRAIN, Path("s.yaml")), Path("/nowhere"))
+    assert str(error.value) == "s.yaml:7:1: no data set: 'egogestar' at /nowhere/egogestar; put it there, or set BENCHCTL_DATA to the folder that holds it"
+
+
+def test_the_first_data_set_that_is_present_is_used(real_data: Path):
+    loaded = suite_file.parse(TRAIN, Path("s.yaml"), ["dataset=[egogestar, motion_shapes]"])
+    found = resolve_data(loaded, real_data)
+    assert found is not None
+    assert (found.ref.name, found.num_classes) == ("egogestar", 10)
+    made = resolve_data(loaded, Path("/nowhere"))
+    assert made is not None
+    assert (made.ref.name, made.root) == ("motion_shapes", None)
+
+
+def test_evaluation_follows_the_training_it_needs():
+    loaded = suite_file.parse(TRAIN, Path("s.yaml"), ["dataset=motion_shapes", "seeds=[0,1]"])
+    cells = expand(loaded, resolve_data(loaded, None)).cells
+    assert [c.task for c in cells[:4]] == ["train", "evaluate"] * 2
+    assert cells[1].checkpoint == f"cell:{cells[0].id}"
+    assert cells[3].checkpoint == f"cell:{cells[2].id}"
+    assert cells[0].steps == 64
+
+
+@pytest.mark.parametrize("path", suite_file.shipped().values(), ids=lambda p: p.stem)
+def test_every_shipped_suite_plans(path: Path):
+    loaded = suite_file.load(str(path))
+    assert expand(loaded, resolve_data(loaded, None)).cells
