@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from benchctl.cli.app import app
 from benchctl.cli.options import Database, Json, reading
 from benchctl.errors import UnknownName
+
+if TYPE_CHECKING:
+    from benchctl.store.store import Store
 
 
 @app.command("list")
@@ -42,14 +46,53 @@ def show(
         document = _method(what)
     else:
         with reading(db) as store:
-            found = store.describe(what)
-        if found is None:
-            raise UnknownName(
-                f"no method, cell or run is called '{what}'",
-                fix="see 'benchctl list methods', 'benchctl list runs' and 'benchctl plan SUITE'",
-            )
-        document = found
+            document = _stored(store, what)
     typer.echo(json.dumps(document, indent=2))
+
+
+def _stored(store: Store, what: str) -> dict[str, Any]:
+    for describe in (_run, _cell):
+        with contextlib.suppress(UnknownName):
+            return describe(store, what)
+    raise UnknownName(
+        f"no method, cell or run is called '{what}'", fix="see 'benchctl list methods', 'benchctl list runs' and 'benchctl plan SUITE'"
+    )
+
+
+def _run(store: Store, run_id: str) -> dict[str, Any]:
+    run = store.run(run_id)
+    record = run.record.model_dump(mode="json")
+    suite = json.loads(record.pop("suite_json"))
+    return {
+        **record,
+        "status": run.status,
+        "finished_at": run.finished_at,
+        "cells": run.cells,
+        "results": run.results,
+        "suite_after_set": suite,
+    }
+
+
+def _cell(store: Store, cell_id: str) -> dict[str, Any]:
+    cell = store.cell(cell_id)
+    document: dict[str, Any] = {"cell": cell.id, "label": cell.label, **cell.model_dump(mode="json", exclude_none=True)}
+    result = store.latest_results([cell.id]).get(cell.id)
+    if result is None:
+        return {**document, "result": None}
+    measurements = [m.model_dump(mode="json", exclude_none=True) for m in store.measurements(result.result_id)]
+    document["result"] = {
+        "run": result.run_id,
+        "outcome": result.outcome.value,
+        "reason": result.reason,
+        "device": result.device,
+        "started_at": result.started_at,
+        "seconds": result.seconds,
+        "notes": result.notes,
+        "code": result.code,
+        "checkpoint": result.checkpoint,
+        "measurements": measurements,
+    }
+    return document
 
 
 def _registered(what: str) -> list[tuple[str, str]]:

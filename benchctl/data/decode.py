@@ -5,7 +5,7 @@ same bytes, and nowhere else: it returns neighbours of the frames asked for on f
 lists, without an error. `probe` settles this once per file, and `decode` follows it.
 
 A file is readable when every frame its container announces decodes without an error and without a damage flag. H.264, MPEG-4 and
-AV1 decoders flag damage inside a frame; VP9 and HEVC decoders do not, so a flipped byte in such a file can go unnoticed.
+AV1 decoders flag most damage inside a frame; VP9 and HEVC decoders flag none, so changed bytes in such a file can go unnoticed.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def train_batches(
     return _batches(dataset, settings, _readable(dataset, order, settings, log), partial=False)
 
 
-def test_batches(clip_set: ClipSet, settings: LoadSettings, *, log: UnreadableLog | None = None) -> Iterator[Batch]:
+def test_batches(clip_set: ClipSet, settings: LoadSettings, *, log: UnreadableLog | None = None) -> Iterator[Batch]:  # noqa: PT028
     """Every readable test clip once, in the order of the list, each with all its views; the last batch may be smaller.
 
     Raises:
@@ -169,8 +169,8 @@ def _shuffled(records: tuple[ClipRecord, ...], seed: int, skip: int, log: Unread
                 skip -= 1
                 continue
             yield epoch, index
-        if len(log) and all(record.id in log.reasons for record in records):
-            return
+        if all(record.id in log.reasons for record in records):
+            raise _none_readable(log, len(records))
 
 
 def _readable(dataset: ClipDataset, order: Iterator[tuple[int, int]], settings: LoadSettings, log: UnreadableLog) -> Iterator[_Item]:
@@ -179,14 +179,16 @@ def _readable(dataset: ClipDataset, order: Iterator[tuple[int, int]], settings: 
     for item in _loaded(dataset, order, settings):
         if item.clip is None:
             log.add(dataset.records[item.index], item.reason)
-            if not found and all(record.id in log.reasons for record in dataset.records):
-                break
             continue
         found = True
         yield item
     if not found:
-        first, reason = next(iter(log.reasons.items()))
-        raise DataMissing(f"none of {len(dataset)} clips can be decoded (first: {first}: {reason})", fix="check the videos")
+        raise _none_readable(log, len(dataset))
+
+
+def _none_readable(log: UnreadableLog, clips: int) -> DataMissing:
+    first, reason = next(iter(log.reasons.items()))
+    return DataMissing(f"none of {clips} clips can be decoded (first: {first}: {reason})", fix="check the videos")
 
 
 def _loaded(dataset: ClipDataset, order: Iterator[tuple[int, int]], settings: LoadSettings) -> Iterator[_Item]:
@@ -216,7 +218,7 @@ def _loaded(dataset: ClipDataset, order: Iterator[tuple[int, int]], settings: Lo
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
-            raise BenchctlError("a loader process died", fix="lower 'loader_workers', or free memory") from error
+            raise BenchctlError("a loader process died", fix="lower 'loader_workers', or free memory and /dev/shm") from error
         yield item
 
 

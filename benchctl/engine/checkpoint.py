@@ -47,7 +47,9 @@ def save(folder: Path, training: TrainingStep, step: int, cell_id: str, record: 
             raise
     except (OSError, RuntimeError) as problem:
         # torch reports a full disk as a RuntimeError
-        raise MissingError(f"cannot write a checkpoint: {str(problem).splitlines()[0]}", where=str(path), fix="free space or permissions there") from None
+        raise MissingError(
+            f"cannot write a checkpoint: {str(problem).splitlines()[0]}", where=str(path), fix="free space or permissions there"
+        ) from None
     return path
 
 
@@ -62,7 +64,9 @@ def load(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise BenchctlError("no such checkpoint", where=str(path)) from None
     except Exception as problem:
-        raise BenchctlError(f"not a readable checkpoint: {str(problem).splitlines()[0][:200]}", where=str(path), fix="train again with --fresh") from None
+        raise BenchctlError(
+            f"not a readable checkpoint: {str(problem).splitlines()[0][:200]}", where=str(path), fix="train again with --fresh"
+        ) from None
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise BenchctlError("not a checkpoint of this version of benchctl", where=str(path), fix="train again with --fresh")
     return content

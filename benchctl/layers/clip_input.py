@@ -38,4 +38,5 @@ class ClipInput(nn.Module):
         return F.pad(clip_BTCHW, (0, self.padding, 0, self.padding)) if self.padding else clip_BTCHW
 
     def extra_repr(self) -> str:
+        """What `print(model)` shows."""
         return f"frames={self.frames}, resolution={self.resolution}, padding={self.padding}"

@@ -89,35 +89,28 @@ def find(hub_id: str) -> Path:
         if isinstance(cached, str):
             return Path(cached)
     for name in FILES:
-        if _on_hub(hub_id, name):
-            return _download(hub_id, name)
+        fetched = _fetch(hub_id, name)
+        if fetched:
+            return fetched
     raise _missing(hub_id, "the hub has no such file")
 
 
-def _on_hub(hub_id: str, name: str) -> bool:
-    import httpx
+def _fetch(hub_id: str, name: str) -> Path | None:
+    """The file, downloaded into the hub's cache; None when the hub has no such file."""
     import huggingface_hub
-    from huggingface_hub.errors import OfflineModeIsEnabled
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        url = huggingface_hub.hf_hub_url(hub_id, name)
-        response = huggingface_hub.get_session().head(url, timeout=HUB_TIMEOUT_S, follow_redirects=False)
-    except (httpx.TransportError, OfflineModeIsEnabled) as error:
-        raise _missing(hub_id, "the hub cannot be reached") from error
-    if response.status_code >= 500:
-        raise _missing(hub_id, f"the hub answers with status {response.status_code}")
-    return bool(response.status_code < 400)
-
-
-def _download(hub_id: str, name: str) -> Path:
-    import httpx
-    import huggingface_hub
-
-    try:
+        # asked without the client's retries first, which otherwise go on for half a minute and more where there is no network
+        huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(hub_id, name), timeout=HUB_TIMEOUT_S)
         return Path(huggingface_hub.hf_hub_download(hub_id, name, etag_timeout=HUB_TIMEOUT_S))
-    except (httpx.HTTPError, OSError) as error:
-        # hub errors are OSErrors too: a broken transfer and a full disk both end here
-        raise _missing(hub_id, f"the download of {name} broke off ({type(error).__name__})") from error
+    except (EntryNotFoundError, RepositoryNotFoundError) as error:
+        if isinstance(error, LocalEntryNotFoundError):
+            raise _missing(hub_id, f"the hub went away during the download of {name}") from error
+        return None
+    except Exception as error:
+        # no narrower kind: the client's HTTP library, and so its exceptions, differ between the client's versions
+        raise _missing(hub_id, f"the hub cannot be used ({type(error).__name__}: {error})") from error
 
 
 def _missing(hub_id: str, why: str) -> WeightsMissing:

@@ -61,11 +61,12 @@ class ChannelsLastNorm(nn.BatchNorm2d):
     """Batch normalisation over all positions of (B, T, N, D)."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """(B, T, N, D) to the same shape."""
         return super().forward(input.movedim(-1, 1)).movedim(1, -1)
 
 
 class TemporalConv(nn.Module):
-    """1x1x1, depth-wise 3x1x1 and 1x1x1 convolution, each patch position by itself: (B, T, N, D) to (B, T, N, D)."""
+    """1x1x1, depth-wise 3x1x1 and 1x1x1 convolution, each patch position by itself."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -75,6 +76,7 @@ class TemporalConv(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x_BTND: Tensor) -> Tensor:
+        """(B, T, N, D) to the same shape."""
         x_BDTN = self.into(x_BTND).movedim(-1, 1)
         result: Tensor = self.out(self.time(x_BDTN).movedim(1, -1))
         return result
@@ -111,13 +113,14 @@ class TBlock(nn.Module):
         self.attention_norm = nn.LayerNorm(width)
         self.attention = PatchQueryAttention(width, side.heads, attention)
         self.mlp_norm = ChannelsLastNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        expand, contract = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.mlp = nn.Sequential(expand, nn.GELU(), contract)
         into, out = width**-0.5, (2 * side.blocks * width) ** -0.5
         for weight in (self.attention.query.weight, self.attention.key_value.weight):
             nn.init.normal_(weight, std=into)
         nn.init.normal_(self.attention.out.weight, std=out)
-        nn.init.normal_(self.mlp[0].weight, std=(2 * width) ** -0.5)
-        nn.init.normal_(self.mlp[2].weight, std=out)
+        nn.init.normal_(expand.weight, std=(2 * width) ** -0.5)
+        nn.init.normal_(contract.weight, std=out)
         nn.init.zeros_(self.attention.query.bias)
         nn.init.zeros_(self.attention.key_value.bias)
         nn.init.zeros_(self.attention.out.bias)
@@ -132,7 +135,7 @@ class TBlock(nn.Module):
 
 
 class SideFeed(nn.Module):
-    """FC(LayerNorm(encoder tokens)): (B, T, P, C) to (B, T, P, D)."""
+    """FC(LayerNorm(encoder tokens)): what the encoder gives a T-Block."""
 
     def __init__(self, side: SideShape) -> None:
         super().__init__()
@@ -141,12 +144,13 @@ class SideFeed(nn.Module):
         nn.init.normal_(self.linear.weight, std=(2 * side.width) ** -0.5)
 
     def forward(self, tokens_BTPC: Tensor) -> Tensor:
+        """(B, T, P, C) to (B, T, P, D)."""
         result: Tensor = self.linear(self.norm(tokens_BTPC))
         return result
 
 
 class SideTokenizer(nn.Module):
-    """3 x P x P convolution over the clip and batch normalisation: (B, T, 3, H, W) to (B, T, N, D)."""
+    """3 x P x P convolution over the clip and batch normalisation."""
 
     def __init__(self, width: int, patch_size: int) -> None:
         super().__init__()
@@ -154,6 +158,7 @@ class SideTokenizer(nn.Module):
         self.norm = ChannelsLastNorm(width)
 
     def forward(self, clip_BTCHW: Tensor) -> Tensor:
+        """(B, T, 3, H, W) to (B, T, N, D)."""
         x_BDTN = self.conv(clip_BTCHW.transpose(1, 2)).flatten(3)
         result: Tensor = self.norm(x_BDTN.movedim(1, -1))
         return result

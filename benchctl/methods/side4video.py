@@ -30,7 +30,7 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Side4Video(nn.Module):
-    """(B, T, 3, H, W) to logits (B, classes)."""
+    """CLIP, frozen, and the side network that reads it."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -62,6 +62,7 @@ class Side4Video(nn.Module):
         return self.encoder.weights
 
     def forward(self, clip_BTCHW: Tensor) -> Tensor:
+        """(B, T, 3, H, W) to logits (B, classes)."""
         clip_BTCHW = self.input(clip_BTCHW)
         side_BTND = self.tokenizer(clip_BTCHW)
         features = self.encoder.features(clip_BTCHW.flatten(0, 1), every=self.every)

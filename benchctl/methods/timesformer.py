@@ -27,7 +27,7 @@ STD = (0.225, 0.225, 0.225)
 
 
 class TimeSformer(nn.Module):
-    """(B, T, 3, H, W) to logits (B, classes)."""
+    """The library's model, fed clips of one shape."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -51,6 +51,7 @@ class TimeSformer(nn.Module):
         self.weights = RANDOM
 
     def forward(self, clip_BTCHW: Tensor) -> Tensor:
+        """(B, T, 3, H, W) to logits (B, classes)."""
         logits: Tensor = self.video(self.input(clip_BTCHW)).logits
         return logits
 

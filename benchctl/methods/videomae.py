@@ -31,7 +31,7 @@ STD = (0.229, 0.224, 0.225)
 
 
 class VideoMAE(nn.Module):
-    """(B, T, 3, H, W) to logits (B, classes)."""
+    """The library's model, fed clips of one shape."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -69,6 +69,7 @@ class VideoMAE(nn.Module):
         embeddings.register_buffer("position_embeddings", sinusoid_table(patches, video.hidden_size), persistent=False)
 
     def forward(self, clip_BTCHW: Tensor) -> Tensor:
+        """(B, T, 3, H, W) to logits (B, classes)."""
         logits: Tensor = self.video(self.input(clip_BTCHW)).logits
         return logits
 

@@ -28,11 +28,11 @@ _cells, _runs, _planned, _results, _m = (
 
 @dataclass(frozen=True)
 class Scalar:
-    """A number of which a result has at most one: a metric of the named kinds, from the named source."""
+    """A number of which a result has at most one: a metric of the named kinds, from the named sources."""
 
     metric: str
     kinds: tuple[str, ...] = ("",)
-    source: str = "measured"
+    sources: tuple[str, ...] = ("measured",)
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ def exact(value: float | int | None, unit: str) -> float | int | None:
 def _summed_up(scalar: Scalar) -> ColumnElement[Any]:
     # repetitions of a count are equal, and a mean would round those above 2**53
     over = func.max if UNITS[scalar.metric] in ("bytes", "count") else func.avg
-    mine = and_(_m.metric == scalar.metric, _m.kind.in_(scalar.kinds), _m.source == scalar.source)
+    mine = and_(_m.metric == scalar.metric, _m.kind.in_(scalar.kinds), _m.source.in_(scalar.sources))
     return over(_m.value).filter(mine)
 
 

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from time import monotonic
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -37,9 +38,22 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("BENCHCTL_WEIGHTS", raising=False)
+    # the client is kept from one call to the next, offline or not
+    huggingface_hub.close_session()
+    yield
+    huggingface_hub.close_session()
+
+
+def use_hub(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+
+
+#: nothing listens there
+NO_HUB = "http://127.0.0.1:9"
 
 
 def save_torch(state: dict[str, Tensor], folder: Path) -> None:
@@ -156,9 +170,9 @@ def test_a_preset_without_published_weights_says_so() -> None:
 
 @pytest.mark.usefixtures("empty_cache")
 def test_an_unreachable_hub_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    use_hub(monkeypatch, NO_HUB)
     start = monotonic()
-    with pytest.raises(WeightsMissing, match="the hub cannot be reached") as error:
+    with pytest.raises(WeightsMissing, match="the hub cannot be used") as error:
         find(HUB_ID)
     assert monotonic() - start < 6
     assert f"put model.safetensors (or pytorch_model.bin) in $BENCHCTL_WEIGHTS/{HUB_ID}" in str(error.value)
@@ -167,13 +181,13 @@ def test_an_unreachable_hub_is_reported_at_once(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.usefixtures("empty_cache")
 def test_offline_mode_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(WeightsMissing, match="the hub cannot be reached"):
+    with pytest.raises(WeightsMissing, match="the hub cannot be used"):
         find(HUB_ID)
 
 
+@pytest.mark.usefixtures("empty_cache")
 def test_the_message_names_the_folder_that_is_set(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(weights / "cache"))
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    use_hub(monkeypatch, NO_HUB)
     with pytest.raises(WeightsMissing, match=str(weights)):
         find(HUB_ID)
 
@@ -182,13 +196,16 @@ class Hub(BaseHTTPRequestHandler):
     """A hub with one answer to everything."""
 
     status = 404
+    code: str | None = None
 
     def do_HEAD(self) -> None:
         self.send_response(self.status)
+        if self.code:
+            self.send_header("X-Error-Code", self.code)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *args: object) -> None:
         pass
 
 
@@ -197,7 +214,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
     server = HTTPServer(("127.0.0.1", 0), Hub)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    use_hub(monkeypatch, f"http://127.0.0.1:{server.server_port}")
     yield Hub
     server.shutdown()
     server.server_close()
@@ -205,11 +222,20 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
 
 
 @pytest.mark.usefixtures("empty_cache")
-@pytest.mark.parametrize(("status", "said"), [(404, "the hub has no such file"), (401, "no such file"), (503, "answers with status 503")])
-def test_what_the_hub_answers_is_said(hub: type[Hub], monkeypatch: pytest.MonkeyPatch, status: int, said: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [
+        (404, "EntryNotFound", "the hub has no such file"),
+        (401, "RepoNotFound", "the hub has no such file"),
+        (503, None, "the hub cannot be used .*503"),
+    ],
+)
+def test_what_the_hub_answers_is_said(hub: type[Hub], monkeypatch: pytest.MonkeyPatch, status: int, code: str | None, said: str) -> None:
     monkeypatch.setattr(hub, "status", status)
-    with pytest.raises(WeightsMissing, match=said):
+    monkeypatch.setattr(hub, "code", code)
+    with pytest.raises(WeightsMissing, match=said) as error:
         find(HUB_ID)
+    assert "\n" not in str(error.value)
 
 
 def test_a_cached_file_needs_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,5 +248,5 @@ def test_a_cached_file_needs_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     save_safetensors(Model().state_dict(), snapshot)
     monkeypatch.delenv("BENCHCTL_WEIGHTS", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    use_hub(monkeypatch, NO_HUB)
     assert find(HUB_ID) == snapshot / "model.safetensors"

@@ -11,4 +11,17 @@ from benchctl.probes.prediction.trace import CATEGORIES, Category, Failure, Peak
 #: shown wherever a predicted figure is; replaced by the residual once steps have been both predicted and measured on a GPU
 CALIBRATION = "uncalibrated: no prediction has been paired with a measurement on a GPU"
 
-__all__ = ["CALIBRATION", "CATEGORIES", "CPU", "CUDA", "FAKE_DEVICE", "Category", "Failure", "PeakMemory", "Step", "StepTrace", "TracedDevice", "predict"]
+__all__ = [
+    "CALIBRATION",
+    "CATEGORIES",
+    "CPU",
+    "CUDA",
+    "FAKE_DEVICE",
+    "Category",
+    "Failure",
+    "PeakMemory",
+    "Step",
+    "StepTrace",
+    "TracedDevice",
+    "predict",
+]

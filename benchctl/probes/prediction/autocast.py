@@ -133,7 +133,9 @@ def _widest(operator: _Kernel, device: str) -> _Kernel:
     return _below_autocast(operator, rewrite)
 
 
-def _below_autocast(operator: _Kernel, rewrite: Callable[[tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]) -> _Kernel:
+def _below_autocast(
+    operator: _Kernel, rewrite: Callable[[tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
+) -> _Kernel:
     """A kernel that rewrites its arguments and goes on below autocast, so that what it calls is not cast again."""
     below = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
 

@@ -30,7 +30,9 @@ def register() -> None:
     if owner == FAKE_DEVICE:
         return
     if owner != _UNNAMED:
-        raise TraceFailed(f"the device '{owner}' takes torch's one slot for extra devices", fix="predict in a process that does not import it")
+        raise TraceFailed(
+            f"the device '{owner}' takes torch's one slot for extra devices", fix="predict in a process that does not import it"
+        )
     try:
         from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
     except ImportError:

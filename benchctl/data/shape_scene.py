@@ -1,0 +1,238 @@
+"""Scenes of moving textured shapes: pixels, forward optical flow and point tracks, all from one set of equations.
+
+A scene holds several shapes over a textured background. Every shape has a pose (centre, angle, radius) for each frame, and a texture
+that is a function of the shape's own coordinates, so where a surface point is seen in any frame is known exactly.
+
+No frame tells the class. In every frame of every class the poses have the same distribution: centres uniform on a torus that reaches
+beyond the picture by a shape's extent (so a shape leaves the picture completely before it comes back on the other side), angles
+uniform on the circle, and radii log-uniform. Moving at a constant rate along any of these leaves them uniform, and
+the reverse of a clip is as likely in the opposite class as the clip itself. A radius that reaches its end starts again at the
+other end as a new shape in a new place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+#: class and its time reversal, side by side
+PAIRS = (("left", "right"), ("up", "down"), ("clockwise", "counterclockwise"), ("grow", "shrink"))
+CLASSES = tuple(name for pair in PAIRS for name in pair)
+
+#: index of the background among the surfaces of a frame
+BACKGROUND = -1
+_SHAPES = 5
+#: radius over picture side, smallest and largest
+_RADII = (0.08, 0.22)
+#: how far a lobed outline reaches beyond its radius
+_LOBE_DEPTH = 0.2
+#: per frame, slowest and fastest: share of the picture's side, radians, change of the logarithm of the radius
+_RATES = {"translate": (0.012, 0.030), "rotate": (math.radians(3), math.radians(8)), "zoom": (0.015, 0.035)}
+
+
+@dataclass(frozen=True)
+class Texture:
+    """RGB as a function of two coordinates: a base colour and a sum of plane waves, clipped to 0 ... 1."""
+
+    base: Floats  # (3,)
+    waves: Floats  # (J, 2) radians per unit length
+    phases: Floats  # (J,)
+    amplitudes: Floats  # (J, 3)
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator, cycles: tuple[float, float]) -> Texture:
+        """A random texture of three waves, each of `cycles` (lowest, highest) periods per unit length."""
+        frequency, direction = 2 * math.pi * rng.uniform(*cycles, 3), rng.uniform(0, 2 * math.pi, 3)
+        waves = frequency[:, None] * np.stack([np.cos(direction), np.sin(direction)], axis=1)
+        return cls(rng.uniform(0.2, 0.8, 3), waves, rng.uniform(0, 2 * math.pi, 3), rng.uniform(-0.2, 0.2, (3, 3)))
+
+    def colours(self, points: Floats) -> Floats:
+        """(N, 2) to (N, 3)."""
+        return np.clip(self.base + np.sin(points @ self.waves.T + self.phases) @ self.amplitudes, 0, 1)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One surface from the frame in which it comes to be to the frame in which it ceases to."""
+
+    texture: Texture
+    #: 0 is a disc; otherwise the outline is 1 + depth * cos(lobes * polar angle), in radii
+    lobes: int
+    first: int
+    last: int
+    #: (T, 4): centre x, centre y, angle, radius; only frames first ... last mean anything
+    poses: Floats
+
+    def alive(self, frame: int) -> bool:
+        """Whether the surface exists in `frame`."""
+        return self.first <= frame <= self.last
+
+    def to_picture(self, frame: int, local: Floats) -> Floats:
+        """Coordinates on the surface (N, 2), in radii, to pixels."""
+        x, y, angle, radius = self.poses[frame]
+        cos, sin = math.cos(angle), math.sin(angle)
+        return np.array([x, y]) + radius * local @ np.array([[cos, sin], [-sin, cos]])
+
+    def to_local(self, frame: int, points: Floats) -> Floats:
+        """Pixels (N, 2) to coordinates on the surface, in radii."""
+        x, y, angle, radius = self.poses[frame]
+        cos, sin = math.cos(angle), math.sin(angle)
+        return (points - np.array([x, y])) / radius @ np.array([[cos, -sin], [sin, cos]])
+
+    def coverage(self, frame: int, local: Floats) -> Floats:
+        """Share of a pixel at `local` (N, 2) that the surface covers: 1 inside, 0 outside, a ramp one pixel wide between."""
+        distance = np.hypot(local[:, 0], local[:, 1])
+        outline = 1 + (_LOBE_DEPTH * np.cos(self.lobes * np.arctan2(local[:, 1], local[:, 0])) if self.lobes else 0.0)
+        return np.clip(0.5 - (distance - outline) * self.poses[frame, 3], 0, 1)
+
+
+@dataclass(frozen=True)
+class View:
+    """What one frame shows at some points."""
+
+    colours: Floats  # (N, 3), 0 ... 1
+    surfaces: Ints  # (N,) index of the shape that covers most of the point, or BACKGROUND
+
+
+@dataclass(frozen=True)
+class Scene:
+    """`size` x `size` pixels over `frames` frames; later shapes cover earlier ones. Pixel centres have whole coordinates (x, y)."""
+
+    size: int
+    frames: int
+    background: Texture
+    shapes: tuple[Shape, ...]
+
+    @cached_property
+    def grid(self) -> Floats:
+        """Every pixel, row by row: (size * size, 2)."""
+        rows, columns = np.mgrid[0 : self.size, 0 : self.size]
+        return np.stack([columns.ravel(), rows.ravel()], axis=1).astype(np.float64)
+
+    @cached_property
+    def views(self) -> tuple[View, ...]:
+        """What every frame shows at every pixel."""
+        return tuple(self.view(frame, self.grid) for frame in range(self.frames))
+
+    def view(self, frame: int, points: Floats) -> View:
+        """What `frame` shows at `points` (N, 2), which need not be pixel centres."""
+        colours = self.background.colours(points / self.size)
+        surfaces = np.full(len(points), BACKGROUND, np.int64)
+        for index, shape in enumerate(self.shapes):
+            if not shape.alive(frame):
+                continue
+            x, y, _, radius = shape.poses[frame]
+            reach = radius * (1 + _LOBE_DEPTH) + 1
+            near = np.flatnonzero((np.abs(points[:, 0] - x) < reach) & (np.abs(points[:, 1] - y) < reach))
+            local = shape.to_local(frame, points[near])
+            share = shape.coverage(frame, local)[:, None]
+            colours[near] = share * shape.texture.colours(local) + (1 - share) * colours[near]
+            surfaces[near[share[:, 0] > 0.5]] = index
+        return View(colours, surfaces)
+
+    def pixels(self, frame: int) -> npt.NDArray[np.uint8]:
+        """`frame` as uint8 RGB (size, size, 3)."""
+        return np.rint(255 * self.views[frame].colours).astype(np.uint8).reshape(self.size, self.size, 3)
+
+    def flow(self, frame: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
+        """Forward optical flow from `frame` to the next: displacement (size, size, 2) as (x, y) in pixels, and where it exists.
+
+        It exists on every surface that still exists in the next frame, covered there or not; elsewhere the displacement is 0.
+        """
+        grid, surfaces = self.grid, self.views[frame].surfaces
+        flow, exists = np.zeros_like(grid), np.ones(len(grid), np.bool_)
+        for index, shape in enumerate(self.shapes):
+            seen = surfaces == index
+            if not seen.any():
+                continue
+            if shape.alive(frame + 1):
+                flow[seen] = shape.to_picture(frame + 1, shape.to_local(frame, grid[seen])) - grid[seen]
+            else:
+                exists[seen] = False
+        return flow.reshape(self.size, self.size, 2), exists.reshape(self.size, self.size)
+
+    def tracks(self, points: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        """Surface points through all frames: (frames, points, 3) as x, y in pixels and 1 where visible, else 0.
+
+        Each point is picked in a random frame, three of four on a shape where there is one. While its surface does not exist, a
+        point stays where the surface came to be or ceased to be, invisible.
+        """
+        anchors = [self._anchor(frame, rng) for frame in rng.integers(self.frames, size=points).tolist()]
+        owners = np.array([surface for surface, _ in anchors], np.int64)
+        places = np.stack([place for _, place in anchors])
+        tracks = np.empty((self.frames, points, 3), np.float32)
+        for frame in range(self.frames):
+            positions, exists = places.copy(), np.ones(points, np.bool_)
+            for index, shape in enumerate(self.shapes):
+                own = owners == index
+                positions[own] = shape.to_picture(min(max(frame, shape.first), shape.last), places[own])
+                exists[own] = shape.alive(frame)
+            inside = np.all((positions >= -0.5) & (positions < self.size - 0.5), axis=1)
+            tracks[frame, :, :2] = positions
+            tracks[frame, :, 2] = exists & inside & (self.view(frame, positions).surfaces == owners)
+        return tracks
+
+    def _anchor(self, frame: int, rng: np.random.Generator) -> tuple[int, Floats]:
+        """A surface seen in `frame`, and a point (2,) on it: in its own coordinates, or in pixels on the background."""
+        surfaces = self.views[frame].surfaces
+        on_shape = np.flatnonzero(surfaces != BACKGROUND)
+        pixel = int(rng.choice(on_shape if rng.random() < 0.75 and len(on_shape) else np.arange(len(surfaces))))
+        owner, place = int(surfaces[pixel]), self.grid[pixel : pixel + 1]
+        return owner, (place if owner == BACKGROUND else self.shapes[owner].to_local(frame, place))[0]
+
+
+def draw_scene(motion: str, size: int, frames: int, rng: np.random.Generator) -> Scene:
+    """A random scene of class `motion`, one of `CLASSES`."""
+    background = Texture.drawn(rng, cycles=(1.0, 6.0))
+    shapes = [shape for _ in range(_SHAPES) for shape in _slot(motion, size, frames, rng)]
+    return Scene(size, frames, background, tuple(shapes))
+
+
+def _slot(motion: str, size: int, frames: int, rng: np.random.Generator) -> Sequence[Shape]:
+    """One place in the depth order through all frames: a single shape, or for grow and shrink a succession of them."""
+    phase = rng.random()
+    times = np.arange(frames)
+    smallest, span = math.log(_RADII[0] * size), math.log(_RADII[1] / _RADII[0])
+    if motion not in ("grow", "shrink"):
+        radius = math.exp(smallest + span * phase)
+        return [_moving(motion, np.full(frames, radius), (0, frames - 1), size, rng)]
+    rate = rng.uniform(*_RATES["zoom"]) / span
+    phases = phase + (rate if motion == "grow" else -rate) * times
+    generations = np.floor(phases).astype(int)
+    radii = np.exp(smallest + span * (phases - generations))
+    lives = [np.flatnonzero(generations == g) for g in dict.fromkeys(generations.tolist())]
+    return [_moving(motion, radii, (int(life[0]), int(life[-1])), size, rng) for life in lives]
+
+
+def _moving(motion: str, radii: Floats, life: tuple[int, int], size: int, rng: np.random.Generator) -> Shape:
+    """A shape with random texture, outline, place and rate. The draws are the same for all classes."""
+    texture = Texture.drawn(rng, cycles=(0.35, 0.9))
+    lobes = int(rng.choice([0, 3, 4, 5]))
+    margin = _RADII[1] * size * (1 + _LOBE_DEPTH) + 1
+    around = size + 2 * margin
+    start = rng.uniform(0, around, 2)
+    angle = rng.uniform(0, 2 * math.pi)
+    shift, turn = rng.uniform(*_RATES["translate"]) * size, rng.uniform(*_RATES["rotate"])
+    # x grows to the right and y downwards, so an angle that grows turns clockwise on the screen
+    step_x = {"left": -shift, "right": shift}.get(motion, 0.0)
+    step_y = {"up": -shift, "down": shift}.get(motion, 0.0)
+    step_angle = {"clockwise": turn, "counterclockwise": -turn}.get(motion, 0.0)
+    times = np.arange(len(radii))
+    poses = np.stack(
+        [
+            (start[0] + step_x * times) % around - margin,
+            (start[1] + step_y * times) % around - margin,
+            angle + step_angle * times,
+            radii,
+        ],
+        axis=1,
+    )
+    return Shape(texture, lobes, life[0], life[1], poses)

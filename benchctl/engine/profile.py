@@ -1,0 +1,190 @@
+"""What a cell costs: counted and predicted without executing anything, and measured where it is executed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from benchctl.engine import models
+from benchctl.engine.step import Batch, TrainingStep, autocast
+from benchctl.errors import TraceFailed
+from benchctl.probes import clock, flops, memory
+from benchctl.probes.hollow import empty_build
+from benchctl.probes.prediction import CALIBRATION, Step, StepTrace, predict
+from benchctl.record import Measurement, Outcome
+from benchctl.spec import Cell
+
+#: two steps: optimizer state is made in the first, and is there for all of the second
+STEPS = 2
+LATENCY_WARMUP = 3
+LATENCY_REPEATS = 20
+
+Notes = dict[str, Any]
+
+
+class InferenceStep:
+    """A forward pass without gradients, in the shape of a training step: what an evaluate cell needs."""
+
+    def __init__(self, model: nn.Module, cell: Cell) -> None:
+        self._model = model.eval()
+        self._cell = cell
+        self._device_type = next(model.parameters()).device.type
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits."""
+        with torch.no_grad(), autocast(self._cell.precision, self._device_type):
+            logits: Tensor = self._model(batch[0])
+        return logits
+
+    def backward(self, loss: Tensor) -> None:
+        """Nothing to do."""
+
+    def update(self) -> None:
+        """Nothing to do."""
+
+
+def example(cell: Cell, batch_size: int) -> Batch:
+    """Clips and labels of the cell's shape, of zeros: nothing that is counted or predicted depends on the values."""
+    clips = torch.zeros(batch_size, cell.shape.frames, 3, cell.shape.resolution, cell.shape.resolution)
+    return clips, torch.zeros(batch_size, dtype=torch.long)
+
+
+def make_step(cell: Cell, model: nn.Module) -> Step:
+    """What a step of the cell does, as it is really done."""
+    return InferenceStep(model, cell) if cell.task == "evaluate" else TrainingStep(model, cell.recipe, cell.precision)
+
+
+def count(cell: Cell) -> tuple[list[Measurement], Notes]:
+    """Parameters, MACs and FLOPs of one clip, one view. Nothing is executed."""
+    model = empty_build(lambda: models.build(cell, pretrained=False))
+    notes: Notes = {**models.notes(cell, model)}
+    total, trainable = flops.parameters(model)
+    found = [Measurement(metric="params", value=total), Measurement(metric="trainable_params", value=trainable)]
+    if "flops" in cell.measure or cell.task != "profile":
+        counted = flops.count(model.eval(), example(cell, 1)[0])
+        found += [
+            Measurement(metric="macs", value=counted.macs, kind="all"),
+            Measurement(metric="macs", value=counted.macs_without_attention, kind="without_attention"),
+            Measurement(metric="flops", value=counted.flops),
+            Measurement(metric="uncounted_operators", value=sum(counted.uncounted.values())),
+        ]
+        if counted.uncounted:
+            notes["uncounted_operators"] = dict(counted.uncounted)
+    return found, notes
+
+
+def predict_memory(cell: Cell) -> tuple[list[Measurement], Notes, str | None]:
+    """Peak CUDA memory of a step, without a GPU; and, where it does not fit under the cell's cap, the reason.
+
+    Where the step cannot be traced, the measurements hold the reason instead of a value.
+    """
+    predicted: dict[str, Any] = {"source": "predicted", "device": "cuda"}
+    kinds: tuple[Literal["allocated", "reserved"], ...] = ("allocated", "reserved")
+    try:
+        trace: StepTrace = predict(
+            lambda: models.build(cell, pretrained=False),
+            lambda model: make_step(cell, model),
+            lambda: example(cell, cell.shape.batch_size),
+            attention=cell.attention,
+        )
+    except TraceFailed as failed:
+        return [Measurement(metric="peak_memory_bytes", value=None, kind=kind, reason=str(failed), **predicted) for kind in kinds], {}, None
+    peak = trace.peak(cap_bytes=cell.memory_cap_bytes)
+    found = [
+        Measurement(metric="peak_memory_bytes", value=peak.allocated_bytes, kind="allocated", **predicted),
+        Measurement(metric="peak_memory_bytes", value=peak.reserved_bytes, kind="reserved", **predicted),
+        *(
+            Measurement(metric="memory_at_peak_bytes", value=size, kind=category, **predicted)
+            for category, size in peak.by_category.items()
+        ),
+    ]
+    notes: Notes = {"prediction_calibration": CALIBRATION}
+    if trace.attention_kernels:
+        notes["attention_kernels"] = dict(trace.attention_kernels)
+    if peak.fits or cell.memory_cap_bytes is None or peak.reserved_bytes is None:
+        return found, notes, None
+    needs, cap = peak.reserved_bytes / 2**30, cell.memory_cap_bytes / 2**30
+    return found, notes, f"predicted: needs {needs:,.1f} GiB reserved, the cap is {cap:g} GiB"
+
+
+def measure(cell: Cell, device: Literal["cpu", "cuda"]) -> tuple[list[Measurement], Notes]:
+    """Execute the cell: peak memory of its steps, and the latency of a forward pass.
+
+    Raises:
+        RuntimeError: torch ran out of memory, among others.
+    """
+    found: list[Measurement] = []
+    model = models.build(cell).to(device)
+    notes: Notes = {**models.notes(cell, model)}
+    batch = tuple(tensor.to(device) for tensor in example(cell, cell.shape.batch_size))
+    if "memory" in cell.measure:
+        found += _memory(cell, model, (batch[0], batch[1]), device)
+    if "latency" in cell.measure:
+        found += _latency(cell, model, batch[0], device)
+    return found, notes
+
+
+def _memory(cell: Cell, model: nn.Module, batch: Batch, device: Literal["cpu", "cuda"]) -> list[Measurement]:
+    model.train()
+    held: list[Step] = []
+
+    def run() -> None:
+        # optimizer state belongs to the peak, so the optimizer is made inside
+        step = make_step(cell, model)
+        held.append(step)
+        for _ in range(STEPS):
+            step.backward(loss := step.forward(batch))
+            step.update()
+            del loss
+
+    if device == "cuda":
+        with _capped(cell):
+            peaks = memory.cuda_peaks(run)
+        readings: tuple[memory.Peak, ...] = (peaks.allocated, peaks.reserved, peaks.device)
+    else:
+        exact = memory.live_bytes(run, held=(model, *batch))
+        # a second run for the resident set: the profiler that the first one needs takes memory itself
+        held.clear()
+        readings = (exact, memory.resident_bytes(run))
+    return [Measurement(metric="peak_memory_bytes", value=r.value_bytes, kind=r.kind, device=r.device, reason=r.reason) for r in readings]
+
+
+def _latency(cell: Cell, model: nn.Module, clips: Tensor, device: Literal["cpu", "cuda"]) -> list[Measurement]:
+    model.eval()
+
+    def forward() -> None:
+        with torch.no_grad(), autocast(cell.precision, device):
+            model(clips)
+
+    synchronize: Callable[[], object] | None = torch.cuda.synchronize if device == "cuda" else None
+    timing = clock.time_calls(forward, warmup=LATENCY_WARMUP, repeats=LATENCY_REPEATS, synchronize=synchronize)
+    samples = enumerate(timing.samples_seconds)
+    return [
+        *(Measurement(metric="latency_seconds", value=getattr(timing, kind), kind=kind, device=device) for kind in ("p50", "p90", "p99")),
+        *(Measurement(metric="latency_seconds", value=seconds, kind="sample", device=device, rep=rep) for rep, seconds in samples),
+        Measurement(metric="throughput_clips_per_second", value=cell.shape.batch_size / timing.p50, device=device),
+    ]
+
+
+@contextmanager
+def _capped(cell: Cell) -> Iterator[None]:
+    """The cell's cap, where the GPU is larger; a smaller one caps by itself."""
+    total = torch.cuda.get_device_properties(0).total_memory
+    cap = cell.memory_cap_bytes
+    with memory.cuda_memory_cap(cap if cap is not None and cap < total else None):
+        yield
+
+
+def out_of_memory(error: BaseException, cell: Cell, device: str) -> tuple[Outcome, str]:
+    """The outcome of a cell whose execution raised `error`, and the reason."""
+    if not memory.is_out_of_memory(error):
+        raise error
+    if device == "cpu":
+        return Outcome.OOM, "out of memory on this CPU"
+    total = torch.cuda.get_device_properties(0).total_memory
+    cap = min(cell.memory_cap_bytes or total, total)
+    return Outcome.OOM, f"measured: does not fit into {cap / 2**30:,.1f} GiB on {torch.cuda.get_device_name(0)}"

@@ -1,0 +1,233 @@
+"""Memory that was really used: live tensor bytes on the CPU, resident set, and the three figures of a CUDA device.
+
+Each figure is a `Peak` of one kind, and the kinds are not comparable with one another:
+
+    allocated  bytes of live tensors. CPU: summed from every allocation and release that torch's allocator reports to its profiler;
+               exact, and without what kernels take outside that allocator. CUDA: `torch.cuda.max_memory_allocated`.
+    reserved   CUDA: segments that torch's caching allocator held, `torch.cuda.max_memory_reserved`.
+    device     CUDA: what the driver says this process holds, context included, sampled at 10 Hz through NVML.
+    rss        CPU: growth of the process's resident set over its level at the start, sampled at 200 Hz.
+
+The two sampled kinds are lower bounds: a peak between two samples is not seen. What cannot be measured here is a `Peak` without a
+value and with the reason.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from benchctl.errors import DeviceMissing
+from benchctl.probes import nvml
+
+NVML_INTERVAL_SECONDS = 0.1
+RSS_INTERVAL_SECONDS = 0.005
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The largest value of one kind of memory during a call, or the reason why there is none."""
+
+    kind: Literal["allocated", "reserved", "device", "rss"]
+    device: Literal["cpu", "cuda"]
+    value_bytes: int | None
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.value_bytes is None) == (self.reason is None):
+            raise ValueError(f"{self.kind}: either a value or a reason")
+
+
+def live_bytes(function: Callable[[], object], *, held: Iterable[torch.Tensor | nn.Module] = ()) -> Peak:
+    """Peak of the live CPU tensor bytes while `function` runs, exact to the byte.
+
+    The profiler slows `function` down and uses memory of its own, so take time and resident set in other calls.
+
+    Args:
+        function: what to measure; what it raises is passed on.
+        held: tensors and modules that are alive before and count from the start (modules with their buffers and gradients); the
+            rest of what was alive before does not count.
+    """
+    live = peak = sum(_cpu_storages(held).values())
+    # The profiler's own log lines go to stderr, among them an error where there is no GPU. It reads this when it starts.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as session:
+        function()
+    if session.profiler is None or session.profiler.kineto_results is None:
+        return Peak("allocated", "cpu", None, "torch's profiler recorded nothing")
+    changes = [
+        (event.start_ns(), event.nbytes())
+        for event in session.profiler.kineto_results.events()
+        if event.name() == "[memory]" and event.device_type() == torch.autograd.DeviceType.CPU
+    ]
+    for _, change in sorted(changes, key=lambda change: change[0]):
+        live += change
+        peak = max(peak, live)
+    return Peak("allocated", "cpu", peak)
+
+
+def resident_bytes(function: Callable[[], object]) -> Peak:
+    """Largest growth of this process's resident set while `function` runs, over its level before."""
+    if not _STATM.exists():
+        function()
+        return Peak("rss", "cpu", None, "this system has no /proc")
+    before = _resident()
+    with _Sampler(_resident, RSS_INTERVAL_SECONDS) as sampler:
+        function()
+    return Peak("rss", "cpu", sampler.largest - before) if sampler.largest is not None else Peak("rss", "cpu", None, str(sampler.reason))
+
+
+@dataclass(frozen=True)
+class CudaPeaks:
+    """The three kinds of one call on a CUDA device."""
+
+    allocated: Peak
+    reserved: Peak
+    device: Peak
+
+
+def cuda_unavailable() -> str | None:
+    """Why nothing can be measured on CUDA here, or None where it can."""
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA"
+    try:
+        nvml.driver()
+    except DeviceMissing as missing:
+        return str(missing)
+    return None if torch.cuda.is_available() else "CUDA cannot be used with this driver"
+
+
+def cuda_peaks(function: Callable[[], object], *, device: int = 0) -> CudaPeaks:
+    """Peaks of CUDA device number `device` while `function` runs. Where there is none, `function` is not called.
+
+    What was allocated before counts, as it takes memory too. What `function` raises is passed on, out of memory included.
+    """
+    reason = cuda_unavailable()
+    if reason is not None:
+        return CudaPeaks(*(Peak(kind, "cuda", None, reason) for kind in ("allocated", "reserved", "device")))
+    uuid = str(torch.cuda.get_device_properties(device).uuid)
+    torch.cuda.synchronize(device)
+    # Segments left from an earlier call would count as held by this one.
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    with _Sampler(lambda: nvml.process_bytes(uuid), NVML_INTERVAL_SECONDS) as sampler:
+        function()
+        torch.cuda.synchronize(device)
+    held = sampler.largest
+    return CudaPeaks(
+        Peak("allocated", "cuda", torch.cuda.max_memory_allocated(device)),
+        Peak("reserved", "cuda", torch.cuda.max_memory_reserved(device)),
+        Peak("device", "cuda", held) if held is not None else Peak("device", "cuda", None, str(sampler.reason)),
+    )
+
+
+@contextmanager
+def cuda_memory_cap(cap_bytes: int | None, *, device: int = 0) -> Iterator[None]:
+    """Let torch reserve at most `cap_bytes` on a CUDA device in this block; a larger device then behaves like one of that size.
+
+    Raises:
+        DeviceMissing: no CUDA device, or one smaller than the cap.
+    """
+    if cap_bytes is None:
+        yield
+        return
+    reason = cuda_unavailable()
+    if reason is not None:
+        raise DeviceMissing(f"memory cannot be capped: {reason}")
+    total = torch.cuda.get_device_properties(device).total_memory
+    if cap_bytes > total:
+        raise DeviceMissing(f"the GPU has {total} bytes, fewer than the cap of {cap_bytes}", fix="lower memory_cap_gib")
+    torch.cuda.set_per_process_memory_fraction(cap_bytes / total, device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+
+
+_OUT_OF_MEMORY_TEXTS = (
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error`, or what caused it, says that host or device memory ran out."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, MemoryError | torch.OutOfMemoryError):
+            return True
+        if isinstance(seen, RuntimeError) and any(text in str(seen) for text in _OUT_OF_MEMORY_TEXTS):
+            return True
+        seen = seen.__cause__
+    return False
+
+
+class _Sampler:
+    """Calls `read` at regular intervals on a thread of its own, and once at the start and at the end, keeping the largest value."""
+
+    def __init__(self, read: Callable[[], int], interval_seconds: float) -> None:
+        self._read = read
+        self._interval = interval_seconds
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="memory-sampler", daemon=True)
+        self.largest: int | None = None
+        #: why there is no value
+        self.reason: DeviceMissing | OSError | None = None
+
+    def __enter__(self) -> Self:
+        self._sample()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._sample()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval):
+            self._sample()
+
+    def _sample(self) -> None:
+        # A source that fails once is not asked again, and its earlier values are not passed off as the peak.
+        if self.reason is not None:
+            return
+        try:
+            value = self._read()
+        except (DeviceMissing, OSError) as error:
+            self.reason, self.largest = error, None
+        else:
+            self.largest = value if self.largest is None else max(self.largest, value)
+
+
+_STATM = Path("/proc/self/statm")
+
+
+def _resident() -> int:
+    return int(_STATM.read_text().split()[1]) * resource.getpagesize()
+
+
+def _cpu_storages(items: Iterable[torch.Tensor | nn.Module]) -> dict[int, int]:
+    """Sizes of the CPU storages behind `items`, each storage once."""
+    sizes: dict[int, int] = {}
+    for item in items:
+        tensors = [item] if isinstance(item, torch.Tensor) else [*item.parameters(), *item.buffers()]
+        for tensor in (*tensors, *(t.grad for t in tensors if t.is_leaf and t.grad is not None)):
+            storage = tensor.untyped_storage()
+            if tensor.device.type == "cpu":
+                sizes[storage.data_ptr()] = storage.nbytes()
+    return sizes

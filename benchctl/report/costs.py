@@ -1,0 +1,59 @@
+"""The single numbers of a cell that every table carries: what it costs and what it scores, memory aside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchctl.report.table import NOT_RECORDED, Absent, Column, Value, absence
+
+if TYPE_CHECKING:
+    from benchctl.store.reading import Snapshot
+    from benchctl.store.stored import CellRow
+
+#: column -> metric, its kinds, and whether a count that was taken without executing anything will do
+_NUMBERS: dict[str, tuple[str, tuple[str, ...], bool]] = {
+    "params": ("params", ("",), True),
+    "trainable_params": ("trainable_params", ("",), True),
+    "macs": ("macs", ("", "all"), True),
+    "flops": ("flops", ("", "all"), True),
+    "latency_seconds": ("latency_seconds", ("p50",), False),
+    "top1": ("top1", ("",), False),
+    "top5": ("top5", ("",), False),
+}
+COST_COLUMNS = (
+    Column("params", "params", "count", show="M"),
+    Column("trainable_params", "trainable\nparams", "count", show="M"),
+    Column("macs", "MACs", "count", show="G"),
+    Column("flops", "FLOPs", "count", show="G", text="never"),
+    Column("latency_seconds", "median\nlatency", "seconds", show="ms", text="present", split=("latency_device",)),
+    Column("latency_device", "latency device", text="never"),
+)
+SCORE_COLUMNS = (
+    Column("top1", "top-1", "fraction", show="%", text="present"),
+    Column("top5", "top-5", "fraction", show="%", text="present"),
+)
+
+
+class Costs:
+    """The values of `COST_COLUMNS` and `SCORE_COLUMNS`, read in one query."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        from benchctl.store.reading import Scalar
+
+        wanted = [
+            Scalar(metric, kinds, ("measured", "predicted") if counted else ("measured",)) for metric, kinds, counted in _NUMBERS.values()
+        ]
+        self._numbers = snapshot.scalars(wanted)
+
+    def of(self, cell: CellRow) -> dict[str, Value]:
+        """The values for `cell`; a word for each that it does not have."""
+        missing = absence(cell)
+        numbers = self._numbers.get(cell.result_id) if cell.result_id is not None else None
+        row: dict[str, Value] = dict.fromkeys(_NUMBERS, missing)
+        if cell.task == "profile":  # which never scores, however it ended
+            row |= dict.fromkeys((column.name for column in SCORE_COLUMNS), NOT_RECORDED)
+        if numbers is not None:
+            row.update((name, value) for name, value in zip(_NUMBERS, numbers) if value is not None)
+        timed = cell.device is not None and not isinstance(row["latency_seconds"], Absent)
+        row["latency_device"] = cell.device if timed and cell.device else missing
+        return row

@@ -1,0 +1,36 @@
+"""The efficiency table: what each cell costs, and what it scores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchctl.report.costs import COST_COLUMNS, SCORE_COLUMNS, Costs
+from benchctl.report.footnotes import footnotes
+from benchctl.report.readings import MEMORY_COLUMNS, memory_values, preference
+from benchctl.report.table import CELL_COLUMNS, OUTCOME_COLUMNS, Selection, Table, cell_values, selected
+
+if TYPE_CHECKING:
+    from benchctl.store.store import Store
+
+TABLE = "parameters, MACs, peak memory, latency and accuracy of every cell"
+
+
+def build(store: Store, selection: Selection) -> Table:
+    """One row per selected cell, from the newest attempt at it.
+
+    Its memory is one reading: the GPU's where it was measured, else its prediction, else the CPU's; the memory table has them all.
+
+    Raises:
+        UnknownName: no such suite or run.
+        Inconclusive: no selected cell was attempted yet.
+    """
+    with selected(store, selection) as (snapshot, cells):
+        costs = Costs(snapshot)
+        memory = snapshot.readings("peak_memory_bytes")
+    shown = {number: [min(found, key=preference)] for number, found in memory.items()}
+    rows = []
+    for cell in cells:
+        found = shown.get(cell.result_id) if cell.result_id is not None else None
+        rows.append({**cell_values(cell), **costs.of(cell), **memory_values(cell, found[0] if found else None)})
+    columns = (*CELL_COLUMNS, *COST_COLUMNS, *MEMORY_COLUMNS, *SCORE_COLUMNS, *OUTCOME_COLUMNS)
+    return Table("efficiency", TABLE, columns, tuple(rows), footnotes(cells, shown))

@@ -1,0 +1,75 @@
+"""What a reader must know beside the numbers, said once under the table: random weights, padding, what was not counted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchctl.store.stored import CellRow, Reading
+
+#: a note of a result whose value is a line of text -> how its footnote begins
+_TEXTS = {
+    "weights": "Weights",
+    "padding": "Padding",
+    "not_measured": "Not measured here",
+    "prediction_failed": "Memory could not be predicted",
+}
+_NAMED = 3
+
+
+def footnotes(cells: Sequence[CellRow], memory: Mapping[int, Sequence[Reading]]) -> tuple[str, ...]:
+    """One line per fact, with the cells that it is about.
+
+    Args:
+        cells: the cells that the table shows.
+        memory: the memory readings that it shows, by result id: a line says where a prediction is not calibrated, or a value is missing.
+    """
+    facts: dict[str, list[CellRow]] = {}
+    for cell in cells:
+        readings = memory.get(cell.result_id, ()) if cell.result_id is not None else ()
+        for line in (*_readings(cell, readings), *_notes(cell), *_ending(cell)):
+            facts.setdefault(line, []).append(cell)
+    return tuple(f"{line} ({_extent(about, len(cells))})." for line, about in facts.items())
+
+
+def _readings(cell: CellRow, readings: Sequence[Reading]) -> Iterator[str]:
+    if any(reading.source == "predicted" and reading.value is not None for reading in readings):
+        yield f"Predicted memory is {cell.notes.get('prediction_calibration', 'of unknown calibration: the result does not say')}"
+    for reading in readings:
+        if reading.value is None:
+            yield f"Peak memory ({reading.source}, {reading.kind}, {reading.device}) is unavailable: {reading.reason}"
+
+
+def _notes(cell: CellRow) -> Iterator[str]:
+    notes = cell.notes
+    for key, title in _TEXTS.items():
+        if notes.get(key):
+            yield f"{title}: {_text(notes[key])}"
+    if notes.get("uncounted_operators"):
+        yield f"MACs and FLOPs leave out operators that could not be counted: {', '.join(sorted(notes['uncounted_operators']))}"
+    if notes.get("unreadable_clips"):
+        clips = notes["unreadable_clips"]
+        yield f"Unreadable clips ({len(clips)}), left out: {_listed([_text(clip) for clip in clips], 'clips')}"
+
+
+def _ending(cell: CellRow) -> Iterator[str]:
+    if cell.outcome is not None and cell.outcome.value not in ("ok", "oom"):
+        yield f"{cell.outcome.value.capitalize()}: {cell.reason}"
+
+
+def _extent(about: list[CellRow], total: int) -> str:
+    if len(about) == total:
+        return "all cells" if total > 1 else "the cell"
+    methods = list(dict.fromkeys(cell.method for cell in about))
+    return f"{len(about)} of {total} cells: {_listed(methods, 'methods')}"
+
+
+def _listed(names: list[str], kind: str) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more {kind}" if more > 0 else "")
+
+
+def _text(value: Any) -> str:
+    return value.rstrip(".") if isinstance(value, str) else json.dumps(value, sort_keys=True)

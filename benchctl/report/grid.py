@@ -1,0 +1,107 @@
+"""A table as a reader sees it: columns chosen, units converted, numbers written out. All text forms are made of this."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from benchctl.report.table import NOT_RECORDED, NOT_RUN, Absent, Column, Show, Table, Value
+
+#: display unit -> base units in one of it
+_SCALES: dict[Show, float] = {"": 1, "G": 1e9, "M": 1e6, "GiB": 2**30, "ms": 1e-3, "s": 1, "%": 1e-2}
+_DECIMALS = 2
+_MOST_DECIMALS = 6
+_HEADING_WIDTH = 16
+_NOTHING = (NOT_RECORDED, NOT_RUN)
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column of a grid."""
+
+    #: lines of its heading, the unit last
+    heading: tuple[str, ...]
+    texts: tuple[str, ...]
+    #: numbers stand to the right
+    right: bool
+    #: what names a row, as opposed to what is said about it
+    key: bool
+
+    @property
+    def width(self) -> int:
+        """Characters of the longest text or heading line."""
+        return max(map(len, (*self.heading, *self.texts)))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table in text."""
+
+    title: str
+    #: what every row has in common
+    common: tuple[str, ...]
+    fields: tuple[Field, ...]
+    notes: tuple[str, ...]
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The texts of each row."""
+        return list(zip(*(field.texts for field in self.fields)))
+
+
+def grid(table: Table) -> Grid:
+    """The columns of `table` that a reader needs, in the units that the field uses."""
+    common: list[str] = []
+    fields: list[Field] = []
+    naming = True
+    for column in table.columns:
+        values = [row[column.name] for row in table.rows]
+        if column.text == "never" or (column.text == "present" and all(value in _NOTHING for value in values)):
+            continue
+        if column.text == "varying" and len(set(values)) <= 1:
+            common += _common(column, values)
+            continue
+        naming = naming and not column.unit
+        fields += [replace(field, key=naming) for field in _fields(column, values, table.rows)]
+    return Grid(table.title, tuple(common), tuple(fields), table.notes)
+
+
+def _common(column: Column, values: Sequence[Value]) -> list[str]:
+    if not values or values[0] in _NOTHING:
+        return []
+    unit = f" {column.show}" if column.show else ""
+    return [f"{_title(column)} {_writer(column, values)(values[0])}{unit}"]
+
+
+def _fields(column: Column, values: Sequence[Value], rows: Sequence[Mapping[str, Value]]) -> list[Field]:
+    write = _writer(column, values)
+    numeric = all(isinstance(value, int | float | Absent) for value in values)
+    unit = (f"({column.show})",) if column.show else ()
+    title = tuple(column.title.splitlines())
+    parts = [tuple(row[name] for name in column.split) for row in rows]
+    kinds = list(dict.fromkeys(part for part in parts if part and not any(isinstance(name, Absent) for name in part)))
+    if not kinds:
+        return [Field((*title, *unit), tuple(map(write, values)), numeric, key=False)]
+    made = []
+    for kind in sorted(kinds, key=str):
+        # a row without any reading says its word once; one with another reading leaves this column empty
+        says = (kind, *(part for part in set(parts) if kind == min(kinds, key=str) and part not in kinds))
+        texts = tuple(write(value) if part in says else "" for value, part in zip(values, parts))
+        made.append(Field((*title, *textwrap.wrap(", ".join(map(str, kind)), _HEADING_WIDTH), *unit), texts, numeric, key=False))
+    return made
+
+
+def _writer(column: Column, values: Sequence[Value]) -> Callable[[Value], str]:
+    if not column.show:
+        return lambda value: value.word if isinstance(value, Absent) else str(value)
+    scale = _SCALES[column.show]
+    smallest = min((abs(v) / scale for v in values if isinstance(v, int | float) and v), default=1.0)
+    # two significant digits of the smallest number, so that nothing that is there reads as 0.00
+    decimals = min(_MOST_DECIMALS, max(_DECIMALS, 1 - math.floor(math.log10(smallest))))
+    form = f"{{:.{decimals}f}}".format
+    return lambda value: value.word if isinstance(value, Absent) else value if isinstance(value, str) else form(value / scale)
+
+
+def _title(column: Column) -> str:
+    return " ".join(column.title.split())
