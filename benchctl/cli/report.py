@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,4 +34,6 @@ def report(
     lookup.entry("table", table)
     with reading(db) as store:
         built = lookup.load("table", table).build(store, Selection(suite=suite, run=run))
-    write(render(built, form), output)
+    # a terminal is as wide as it is; a file or a pipe takes any width
+    width = shutil.get_terminal_size().columns if output is None and sys.stdout.isatty() else None
+    write(render(built, form, width=width), output)

@@ -50,8 +50,8 @@ class Options(Vocabulary):
 
 
 def class_names(_options: Options) -> tuple[str, ...]:
-    """The eight motions."""
-    return CLASSES
+    """The eight motions, in the order of their labels."""
+    return tuple(sorted(CLASSES))
 
 
 def locate(ref: DatasetRef, data_root: Path | None) -> Path | None:
@@ -109,7 +109,7 @@ def load(root: Path, options: Options) -> ClipSet:
 
 
 def _meta(options: Options) -> dict[str, Any]:
-    return {"generator": GENERATOR_VERSION, "options": options.model_dump(mode="json"), "classes": list(CLASSES)}
+    return {"generator": GENERATOR_VERSION, "options": options.model_dump(mode="json"), "classes": sorted(CLASSES)}
 
 
 def _json(meta: dict[str, Any]) -> str:

@@ -3,17 +3,17 @@
 A scene holds several shapes over a textured background. Every shape has a pose (centre, angle, radius) for each frame, and a texture
 that is a function of the shape's own coordinates, so where a surface point is seen in any frame is known exactly.
 
-No frame tells the class. In every frame of every class the poses have the same distribution: centres uniform on a torus that reaches
-beyond the picture by a shape's extent (so a shape leaves the picture completely before it comes back on the other side), angles
-uniform on the circle, and radii log-uniform. Moving at a constant rate along any of these leaves them uniform, and
-the reverse of a clip is as likely in the opposite class as the clip itself. A radius that reaches its end starts again at the
-other end as a new shape in a new place.
+No frame tells the class. In every frame of every class the poses have the same joint distribution. Centres lie on a torus that
+reaches beyond the picture by a shape's extent, so a shape leaves the picture completely before it comes back on the other side; the
+torus is cut into cells by a grid with a random origin, and each cell holds one shape, uniformly placed, so some are always in view.
+Angles are uniform on the circle and radii log-uniform. All centres moving at one rate, an angle moving at any rate, and the logarithm
+of a radius doing so leave this distribution as it is, and the reverse of a clip is as likely in the opposite class as the clip itself.
+A radius that reaches its end starts again at the other end, as a new shape elsewhere in the cell.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,7 +29,8 @@ CLASSES = tuple(name for pair in PAIRS for name in pair)
 
 #: index of the background among the surfaces of a frame
 BACKGROUND = -1
-_SHAPES = 5
+#: cells along each side of the torus; each holds one shape
+_CELLS = 3
 #: radius over picture side, smallest and largest
 _RADII = (0.08, 0.22)
 #: how far a lobed outline reaches beyond its radius
@@ -189,50 +190,50 @@ class Scene:
         return owner, (place if owner == BACKGROUND else self.shapes[owner].to_local(frame, place))[0]
 
 
+@dataclass(frozen=True)
+class _Cell:
+    """One cell of the torus, in shares of the torus' side, and how far all centres move in a frame, in pixels."""
+
+    corner: Floats  # (2,)
+    drift: Floats  # (2,)
+    #: pixels: side of the torus, and how far it reaches beyond the picture
+    around: float
+    margin: float
+
+
 def draw_scene(motion: str, size: int, frames: int, rng: np.random.Generator) -> Scene:
     """A random scene of class `motion`, one of `CLASSES`."""
     background = Texture.drawn(rng, cycles=(1.0, 6.0))
-    shapes = [shape for _ in range(_SHAPES) for shape in _slot(motion, size, frames, rng)]
+    margin = _RADII[1] * size * (1 + _LOBE_DEPTH) + 1
+    origin, speed = rng.random(2), rng.uniform(*_RATES["translate"]) * size
+    # x grows to the right and y downwards
+    x, y = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}.get(motion, (0, 0))
+    shapes: list[Shape] = []
+    for cell in rng.permutation(_CELLS**2).tolist():  # any cell may be in front
+        corner = origin + np.array(divmod(cell, _CELLS)) / _CELLS
+        shapes += _in_cell(motion, _Cell(corner, speed * np.array([x, y]), size + 2 * margin, margin), size, frames, rng)
     return Scene(size, frames, background, tuple(shapes))
 
 
-def _slot(motion: str, size: int, frames: int, rng: np.random.Generator) -> Sequence[Shape]:
-    """One place in the depth order through all frames: a single shape, or for grow and shrink a succession of them."""
-    phase = rng.random()
-    times = np.arange(frames)
+def _in_cell(motion: str, cell: _Cell, size: int, frames: int, rng: np.random.Generator) -> list[Shape]:
+    """What one cell holds through all frames: a single shape, or for grow and shrink a succession of them."""
+    zoom = {"grow": 1, "shrink": -1}.get(motion, 0) * rng.uniform(*_RATES["zoom"])
     smallest, span = math.log(_RADII[0] * size), math.log(_RADII[1] / _RADII[0])
-    if motion not in ("grow", "shrink"):
-        radius = math.exp(smallest + span * phase)
-        return [_moving(motion, np.full(frames, radius), (0, frames - 1), size, rng)]
-    rate = rng.uniform(*_RATES["zoom"]) / span
-    phases = phase + (rate if motion == "grow" else -rate) * times
+    phases = rng.random() + zoom / span * np.arange(frames)
     generations = np.floor(phases).astype(int)
     radii = np.exp(smallest + span * (phases - generations))
     lives = [np.flatnonzero(generations == g) for g in dict.fromkeys(generations.tolist())]
-    return [_moving(motion, radii, (int(life[0]), int(life[-1])), size, rng) for life in lives]
+    return [_shape(motion, cell, radii, (int(life[0]), int(life[-1])), rng) for life in lives]
 
 
-def _moving(motion: str, radii: Floats, life: tuple[int, int], size: int, rng: np.random.Generator) -> Shape:
-    """A shape with random texture, outline, place and rate. The draws are the same for all classes."""
+def _shape(motion: str, cell: _Cell, radii: Floats, life: tuple[int, int], rng: np.random.Generator) -> Shape:
+    """A shape of random texture, outline, place in the cell, angle and turning rate."""
     texture = Texture.drawn(rng, cycles=(0.35, 0.9))
     lobes = int(rng.choice([0, 3, 4, 5]))
-    margin = _RADII[1] * size * (1 + _LOBE_DEPTH) + 1
-    around = size + 2 * margin
-    start = rng.uniform(0, around, 2)
+    start = (cell.corner + rng.random(2) / _CELLS) * cell.around
+    # y grows downwards, so an angle that grows turns clockwise on the screen
+    turn = {"clockwise": 1, "counterclockwise": -1}.get(motion, 0) * rng.uniform(*_RATES["rotate"])
     angle = rng.uniform(0, 2 * math.pi)
-    shift, turn = rng.uniform(*_RATES["translate"]) * size, rng.uniform(*_RATES["rotate"])
-    # x grows to the right and y downwards, so an angle that grows turns clockwise on the screen
-    step_x = {"left": -shift, "right": shift}.get(motion, 0.0)
-    step_y = {"up": -shift, "down": shift}.get(motion, 0.0)
-    step_angle = {"clockwise": turn, "counterclockwise": -turn}.get(motion, 0.0)
-    times = np.arange(len(radii))
-    poses = np.stack(
-        [
-            (start[0] + step_x * times) % around - margin,
-            (start[1] + step_y * times) % around - margin,
-            angle + step_angle * times,
-            radii,
-        ],
-        axis=1,
-    )
-    return Shape(texture, lobes, life[0], life[1], poses)
+    times = np.arange(len(radii))[:, None]
+    centres = (start + cell.drift * times) % cell.around - cell.margin
+    return Shape(texture, lobes, life[0], life[1], np.hstack([centres, angle + turn * times, radii[:, None]]))

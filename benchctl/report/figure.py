@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: colours that the colour-blind can tell apart (after Okabe and Ito), those that are dark on white first, and a marker for each
-STYLES = (
+_STYLES = (
     ("#0072B2", "o"),
     ("#D55E00", "s"),
     ("#009E73", "^"),
@@ -22,7 +22,10 @@ STYLES = (
 )
 INK = "#222222"
 FAINT = "#8a8a8a"
+CAPTION = "#555555"
 GRID = "#e4e4e4"
+#: behind what is beyond a limit
+BEYOND = "#f7f5f2"
 
 #: without a time or a version of the writer in it, a file only changes with what it shows
 _METADATA: dict[str, dict[str, Any]] = {
@@ -50,6 +53,11 @@ _SETTINGS = {
     "pdf.fonttype": 42,
 }
 _DOTS_PER_INCH = 300
+
+
+def line_style(number: int) -> tuple[str, str]:
+    """Colour and marker of the line with this number; the pairs repeat after 49."""
+    return _STYLES[number % len(_STYLES)][0], _STYLES[(number + number // len(_STYLES)) % len(_STYLES)][1]
 
 
 def new(width: float, height: float) -> Figure:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchctl.errors import Inconclusive
 from benchctl.report import figure
-from benchctl.report.memory_sweeps import Line, MemoryKind, Sweep, memory_kind, sweep
+from benchctl.report.memory_sweeps import Line, MemoryKind, Sweep, memory_kind, sweeps
 from benchctl.report.table import Selection, selected
 
 if TYPE_CHECKING:
@@ -17,16 +19,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from benchctl.store.store import Store
-    from benchctl.store.stored import CellRow
 
 FIGURE = "peak memory over resolution and over frames, with the cap and what is out of memory"
 
-_PANEL_INCHES = 3.75
-_HEIGHT_INCHES = 3.3
-_CAPTION_CHARACTERS = 62
+#: inches: the plotting area of a panel, and what stands around it
+_PLOT_WIDTH, _PLOT_HEIGHT = 2.5, 2.3
+_LEFT, _BETWEEN, _TOP, _BOTTOM = 0.55, 0.35, 0.3, 0.48
+_LABEL_CHARACTER, _CAPTION_CHARACTER, _CAPTION_LINE = 0.064, 0.047, 0.135
 _AXIS_TITLES = {"resolution": "resolution (pixels)", "frames": "frames"}
 #: height of a line label, in parts of the axis
-_LABEL_HEIGHT = 0.052
+_LABEL_HEIGHT = 0.06
 
 
 def draw(store: Store, selection: Selection, file: Path) -> None:
@@ -42,63 +44,99 @@ def draw(store: Store, selection: Selection, file: Path) -> None:
     with selected(store, selection) as (snapshot, cells):
         memory = snapshot.readings("peak_memory_bytes")
     of = memory_kind(memory)
-    sweeps = [found for axis in ("resolution", "frames") if (found := sweep(cells, memory, axis, of))]
-    if not sweeps:
+    found = sweeps(cells, memory, of)
+    if not found:
         raise Inconclusive(
             "no two cells with memory differ in only their resolution or only their frames",
             where=str(store.location),
             fix="run a suite that sweeps them: benchctl run memory_scaling",
         )
     with figure.style():
-        figure.save(_figure(sweeps, of, _caption(sweeps, cells)), file)
+        figure.save(_figure(found, of, _caption(found)), file)
 
 
-def _figure(sweeps: Sequence[Sweep], of: MemoryKind | None, caption: str) -> Figure:
-    made = figure.new(_PANEL_INCHES * len(sweeps), _HEIGHT_INCHES)
-    labels = sorted({line.label for each in sweeps for line in each.lines})
-    styles = {label: figure.STYLES[i % len(figure.STYLES)] for i, label in enumerate(labels)}
-    lines = caption.splitlines()
-    bottom = (0.52 + 0.145 * len(lines)) / _HEIGHT_INCHES
-    grid = made.add_gridspec(1, len(sweeps), left=0.5 / (_PANEL_INCHES * len(sweeps)), right=0.87, top=0.9, bottom=bottom, wspace=0.5)
-    top = max(_highest(each) for each in sweeps)
-    for i, each in enumerate(sweeps):
-        axes = made.add_subplot(grid[0, i])
-        _panel(axes, each, styles, top)
+def _figure(drawn: Sequence[Sweep], of: MemoryKind | None, caption: str) -> Figure:
+    labels = sorted({line.label for each in drawn for line in each.lines})
+    styles = {label: figure.line_style(i) for i, label in enumerate(labels)}
+    room = 0.25 + _LABEL_CHARACTER * max(map(len, labels))
+    width = _LEFT + len(drawn) * (_PLOT_WIDTH + room) + (len(drawn) - 1) * _BETWEEN
+    caption_lines = textwrap.wrap(caption, int((width - 0.2) / _CAPTION_CHARACTER))
+    below = _BOTTOM + 0.1 + _CAPTION_LINE * len(caption_lines)
+    height = below + _PLOT_HEIGHT + _TOP
+    made = figure.new(width, height)
+    limits = _limits(drawn)
+    for i, each in enumerate(drawn):
+        left = _LEFT + i * (_PLOT_WIDTH + room + _BETWEEN)
+        axes = made.add_axes((left / width, below / height, _PLOT_WIDTH / width, _PLOT_HEIGHT / height))
+        _panel(axes, each, styles, limits)
         if i == 0:
-            kind = f", {of.kind} on {of.device}" if of else ""
-            axes.set_ylabel(f"peak memory (GiB{kind})")
-    made.text(0.01, 0.02, caption, fontsize=6.5, color=figure.FAINT, va="bottom", linespacing=1.4)
+            axes.set_ylabel("peak memory (GiB" + (f", {of.kind} on {of.device})" if of else ")"))
+    made.text(0.1 / width, 0.06 / height, "\n".join(caption_lines), fontsize=6.5, color=figure.CAPTION, va="bottom", linespacing=1.35)
     return made
 
 
-def _panel(axes: Axes, drawn: Sweep, styles: Mapping[str, tuple[str, str]], top: float) -> None:
+def _panel(axes: Axes, drawn: Sweep, styles: Mapping[str, tuple[str, str]], limits: tuple[float, float]) -> None:
     xs = sorted({point.x for line in drawn.lines for point in line.points})
-    lowest = min((p.gib for line in drawn.lines for p in line.points if p.gib), default=min(drawn.caps_gib, default=1.0) / 2)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log", base=2)
-    axes.set_xlim(xs[0] / 1.09, xs[-1] * 1.09)
-    axes.set_ylim(lowest / 1.5, top * 1.5)
+    _spread(axes, xs)
     axes.set_xticks(xs, [str(x) for x in xs])
+    axes.set_yscale("log", base=2)
+    axes.set_ylim(*limits)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.minorticks_off()
     axes.grid(axis="y", color=figure.GRID, linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.tick_params(length=2.5, width=0.6)
+    axes.tick_params(length=2.5, width=0.6, labelsize=7.5)
     axes.set_xlabel(_AXIS_TITLES[drawn.axis])
     axes.set_title(drawn.held)
+    if drawn.caps_gib:
+        axes.axhspan(max(drawn.caps_gib), limits[1], color=figure.BEYOND, zorder=0)
     for cap in drawn.caps_gib:
-        axes.axhline(cap, color=figure.INK, linewidth=0.9, linestyle=(0, (1, 1.5)), zorder=1.5)
-        axes.annotate(f"cap {cap:g} GiB", (0, cap), (3, 2), xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=6.5)
+        _cap(axes, drawn, cap)
     for line in drawn.lines:
-        _line(axes, line, styles[line.label], min(drawn.caps_gib, default=top))
+        _line(axes, line, styles[line.label], min(drawn.caps_gib, default=limits[1]))
     _labels(axes, drawn, styles)
+
+
+def _spread(axes: Axes, xs: Sequence[int]) -> None:
+    """A linear or a logarithmic axis, whichever keeps the closest ticks further apart."""
+
+    def closest(places: Sequence[float]) -> float:
+        return min(b - a for a, b in itertools.pairwise(places)) / (places[-1] - places[0])
+
+    logs = [math.log2(x) for x in xs]
+    if closest(logs) >= closest(xs):
+        axes.set_xscale("log", base=2)
+        margin = 2 ** (0.03 * (logs[-1] - logs[0]))
+        axes.set_xlim(xs[0] / margin, xs[-1] * margin)
+    else:
+        margin = 0.03 * (xs[-1] - xs[0])
+        axes.set_xlim(xs[0] - margin, xs[-1] + margin)
+
+
+def _cap(axes: Axes, drawn: Sweep, cap: float) -> None:
+    """The cap, named at the end that fewer lines come near."""
+    axes.axhline(cap, color=figure.INK, linewidth=0.9, linestyle=(0, (1, 1.5)), zorder=1.5)
+    ends = [[abs(math.log2(line.known[i][1] / cap)) for line in drawn.lines if line.known] for i in (0, -1)]
+    right = min(ends[1], default=0) > min(ends[0], default=0)
+    place, offset, side = (1, -3, "right") if right else (0, 3, "left")
+    axes.annotate(
+        f"cap {cap:g} GiB",
+        (place, cap),
+        (offset, 2.5),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        ha=side,
+        fontsize=6.5,
+        bbox={"facecolor": figure.BEYOND, "edgecolor": "none", "pad": 0.6},
+        zorder=2.5,
+    )
 
 
 def _line(axes: Axes, line: Line, style: tuple[str, str], edge: float) -> None:
     """Measured: solid and filled; predicted: dashed and hollow; out of memory: a cross, at the edge where no size is known."""
     colour, marker = style
     predicted = line.source == "predicted"
-    known = [(p.x, p.gib) for p in line.points if p.gib is not None]
+    known = line.known
     fits = [(p.x, p.gib) for p in line.points if p.gib is not None and not p.oom]
     missing = [(p.x, edge if p.gib is None else p.gib) for p in line.points if p.oom]
     if known:
@@ -111,32 +149,53 @@ def _line(axes: Axes, line: Line, style: tuple[str, str], edge: float) -> None:
 
 
 def _labels(axes: Axes, drawn: Sweep, styles: Mapping[str, tuple[str, str]]) -> None:
-    """The name of each line beside its last point, pushed apart where two would touch."""
-    ends: dict[str, float] = {}
+    """The name of each line beside its last point, with its marker, and with a leader where it had to move."""
+    last: dict[str, tuple[int, float]] = {}
     for line in drawn.lines:
-        known = [(p.x, p.gib) for p in line.points if p.gib is not None]
-        if known and line.label not in ends:
-            ends[line.label] = float(axes.transAxes.inverted().transform(axes.transData.transform(max(known)))[1])
-    placed = -1.0
-    for label, height in sorted(ends.items(), key=lambda item: item[1]):
-        placed = max(height, placed + _LABEL_HEIGHT)
-        axes.text(1.03, placed, label, transform=axes.transAxes, fontsize=7.5, color=styles[label][0], va="center")
+        if line.known:
+            last[line.label] = max(last.get(line.label, (0, 0.0)), line.known[-1])
+    to_axes = axes.transData + axes.transAxes.inverted()
+    ends = sorted(((label, tuple(to_axes.transform(end))) for label, end in last.items()), key=lambda item: item[1][1])
+    for (label, end), height in zip(ends, _apart([end[1] for _, end in ends], _LABEL_HEIGHT)):
+        colour, marker = styles[label]
+        place: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
+        if end[0] < 0.9 or abs(height - end[1]) > _LABEL_HEIGHT / 3:
+            axes.plot((end[0] + 0.015, 1.025), (end[1], height), color=colour, linewidth=0.4, **place)
+        axes.plot(1.045, height, color=colour, marker=marker, markersize=3.5, linestyle="none", **place)
+        axes.text(1.075, height, label, fontsize=7.5, color=colour, va="center", **place)
 
 
-def _highest(drawn: Sweep) -> float:
-    known = [p.gib for line in drawn.lines for p in line.points if p.gib is not None]
-    return max((*known, *drawn.caps_gib), default=1.0)
+def _apart(heights: Sequence[float], gap: float) -> list[float]:
+    """Ascending `heights` moved as little as possible (least squares) so that neighbours are `gap` apart."""
+    # less the gaps, places need only ascend: pool neighbours that do not, at their mean
+    pools: list[tuple[float, int]] = []
+    for i, height in enumerate(heights):
+        pools.append((height - i * gap, 1))
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            (low, n), (high, m) = pools.pop(-2), pools.pop()
+            pools.append(((low * n + high * m) / (n + m), n + m))
+    means = [mean for mean, count in pools for _ in range(count)]
+    return [mean + i * gap for i, mean in enumerate(means)]
 
 
-def _caption(sweeps: Sequence[Sweep], cells: Sequence[CellRow]) -> str:
-    lines = [line for each in sweeps for line in each.lines]
-    sources = {line.source for line in lines if any(p.gib is not None for p in line.points)}
+def _limits(drawn: Sequence[Sweep]) -> tuple[float, float]:
+    """The memory axis, the same in every panel."""
+    known = [gib for each in drawn for line in each.lines for _, gib in line.known]
+    known += [cap for each in drawn for cap in each.caps_gib]
+    return min(known, default=1.0) / 1.5, max(known, default=1.0) * 1.5
+
+
+def _caption(drawn: Sequence[Sweep]) -> str:
+    lines = [line for each in drawn for line in each.lines]
+    missing = [point for line in lines for point in line.points if point.oom]
     said = []
-    if "measured" in sources:
+    if any(line.source == "measured" and line.known for line in lines):
         said.append("Solid, filled: measured.")
-    if "predicted" in sources:
-        calibration = {cell.notes.get("prediction_calibration", "of unknown calibration") for cell in cells if cell.result_id is not None}
-        said.append(f"Dashed, hollow: predicted, {'; '.join(sorted(calibration))}.")
-    if any(point.oom for line in lines for point in line.points):
-        said.append("Crosses: out of memory, at the memory that the step would need; on the cap where that is not known.")
-    return "\n".join(textwrap.wrap(" ".join(said), _CAPTION_CHARACTERS * len(sweeps)))
+    calibrations = sorted({text for each in drawn for text in each.calibrations})
+    if calibrations:
+        said.append(f"Dashed, hollow: predicted, {'; '.join(calibrations)}.")
+    if any(point.gib is not None for point in missing):
+        said.append("Crosses: out of memory, at what the step would need.")
+    if any(point.gib is None for point in missing):
+        said.append("Crosses on the cap: out of memory; what the step would need is not known.")
+    return " ".join(said)

@@ -38,6 +38,11 @@ class Line:
     source: str
     points: tuple[Point, ...]
 
+    @property
+    def known(self) -> list[tuple[int, float]]:
+        """Place and memory in GiB of the points whose memory is known."""
+        return [(point.x, point.gib) for point in self.points if point.gib is not None]
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -49,6 +54,8 @@ class Sweep:
     held: str
     lines: tuple[Line, ...]
     caps_gib: tuple[float, ...]
+    #: what the predictions among them are worth
+    calibrations: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -66,31 +73,55 @@ def memory_kind(memory: Mapping[int, Sequence[Reading]]) -> MemoryKind | None:
     return MemoryKind(best.kind, best.device) if best else None
 
 
-def sweep(cells: Sequence[CellRow], memory: Mapping[int, Sequence[Reading]], axis: str, of: MemoryKind | None) -> Sweep | None:
-    """The sweep in which `axis` takes the most values while the rest of the shape is held; None where it never takes two."""
-    held = [name for name in _SHAPE if name != axis]
-    by_shape: dict[tuple[int, ...], list[tuple[CellRow, dict[str, Point]]]] = defaultdict(list)
+def sweeps(cells: Sequence[CellRow], memory: Mapping[int, Sequence[Reading]], of: MemoryKind | None) -> list[Sweep]:
+    """The longest sweep over the resolution and the longest over the frames, where there are any.
+
+    A method takes part with two cells or more that differ in nothing but the axis.
+    """
+    chosen = {axis: _longest(cells, memory, axis, of) for axis in ("resolution", "frames")}
+    keys = {_key(cell) for along in chosen.values() for cell in along}
+    facets = [i for i in range(1, 1 + len(_FACETS)) if len({key[i] for key in keys}) > 1]
+    made = []
+    for axis, along in chosen.items():
+        if not along:
+            continue
+        lines: dict[tuple[str, str], list[Point]] = defaultdict(list)
+        calibrations = set()
+        for cell in sorted(along, key=lambda each: int(getattr(each, axis))):
+            label = ", ".join([cell.method, *(_key(cell)[i] for i in facets)])
+            points = _points(cell, memory, axis, of)
+            for source, point in points.items():
+                lines[label, source].append(point)
+            if "predicted" in points:
+                calibrations.add(cell.notes.get("prediction_calibration", "of unknown calibration"))
+        held = ", ".join(_WORDS[name].format(getattr(along[0], name)) for name in _SHAPE if name != axis)
+        caps = sorted({cell.memory_cap_bytes / _GIB for cell in along if cell.memory_cap_bytes})
+        named = (Line(label, source, tuple(points)) for (label, source), points in sorted(lines.items()))
+        made.append(Sweep(axis, held, tuple(named), tuple(caps), tuple(sorted(calibrations))))
+    return made
+
+
+def _longest(cells: Sequence[CellRow], memory: Mapping[int, Sequence[Reading]], axis: str, of: MemoryKind | None) -> list[CellRow]:
+    """The cells of the shape that is held while `axis` takes the most values."""
+    by_shape: dict[tuple[int, ...], dict[tuple[str, ...], list[CellRow]]] = defaultdict(lambda: defaultdict(list))
     for cell in cells:
-        points = _points(cell, memory.get(cell.result_id, ()) if cell.result_id is not None else (), axis, of)
-        if points:
-            by_shape[tuple(getattr(cell, name) for name in held)].append((cell, points))
-    ranked = [(len({getattr(cell, axis) for cell, _ in found}), len(found), shape) for shape, found in by_shape.items()]
-    steps, _, shape = max(ranked, default=(0, 0, ()))
-    if steps < 2:
-        return None
-    chosen = by_shape[shape]
-    facets = [name for name in _FACETS if len({getattr(cell, name) for cell, _ in chosen}) > 1]
-    lines: dict[tuple[str, str], list[Point]] = defaultdict(list)
-    for cell, points in chosen:
-        label = ", ".join([cell.method, *(str(getattr(cell, name)) for name in facets)])
-        for source, point in points.items():
-            lines[label, source].append(point)
-    made = (Line(label, source, tuple(sorted(points, key=lambda p: p.x))) for (label, source), points in sorted(lines.items()))
-    caps = sorted({cell.memory_cap_bytes / _GIB for cell, _ in chosen if cell.memory_cap_bytes})
-    return Sweep(axis, ", ".join(_WORDS[name].format(value) for name, value in zip(held, shape)), tuple(made), tuple(caps))
+        if _points(cell, memory, axis, of):
+            by_shape[tuple(getattr(cell, name) for name in _SHAPE if name != axis)][_key(cell)].append(cell)
+    best: tuple[int, int, tuple[int, ...], list[CellRow]] = (0, 0, (), [])
+    for shape, methods in by_shape.items():
+        along = [cell for each in methods.values() if len({getattr(cell, axis) for cell in each}) > 1 for cell in each]
+        best = max(best, (len({getattr(cell, axis) for cell in along}), len(along), shape, along), key=lambda found: found[:3])
+    return best[3]
 
 
-def _points(cell: CellRow, readings: Sequence[Reading], axis: str, of: MemoryKind | None) -> dict[str, Point]:
+def _key(cell: CellRow) -> tuple[str, ...]:
+    """What a line is: a method, and whatever else may differ between two cells of one shape."""
+    return (cell.method, *(str(getattr(cell, name)) for name in _FACETS))
+
+
+def _points(cell: CellRow, memory: Mapping[int, Sequence[Reading]], axis: str, of: MemoryKind | None) -> dict[str, Point]:
+    """The point of `cell` by source; none where there is nothing to draw."""
+    readings = memory.get(cell.result_id, ()) if cell.result_id is not None else ()
     x: int = getattr(cell, axis)
     oom = cell.outcome is Outcome.OOM
     points = {

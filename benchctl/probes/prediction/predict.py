@@ -19,7 +19,7 @@ from benchctl.probes.prediction import attention as attention_rules
 from benchctl.probes.prediction import autocast, fake_device
 from benchctl.probes.prediction.recorder import Recorder
 from benchctl.probes.prediction.trace import StepTrace
-from benchctl.probes.prediction.workspaces import CUBLAS_WORKSPACE_BYTES
+from benchctl.probes.prediction.cuda_workspaces import CUBLAS_WORKSPACE_BYTES
 from benchctl.spec import Attention
 
 STEPS = 2
@@ -108,7 +108,7 @@ def _tracing(attention: Attention, device: TracedDevice) -> Iterator[tuple[Recor
         policy = stack.enter_context(attention_rules.policy(attention))
         autocast.cache.clear()
         stack.callback(autocast.cache.clear)
-        yield Recorder(device.tensor_device, device.cublas_workspace_bytes if device.name == "cuda" else None), policy
+        yield Recorder(device.tensor_device, device.cublas_workspace_bytes if device.name == "cuda" else 0), policy
 
 
 def _run(
@@ -124,6 +124,7 @@ def _run(
         model.train()
         recorder.add(model.parameters(), "parameters")
         recorder.add(model.buffers(), "buffers")
+        recorder.add(_plain_tensors(model), "buffers")
         with torch.device(device.tensor_device):
             batch = tree_map_only(torch.Tensor, lambda t: t.to(device.tensor_device), make_batch())
         recorder.add((leaf for leaf in tree_iter(batch) if isinstance(leaf, torch.Tensor)), "inputs")
@@ -155,6 +156,11 @@ def _replace_tensors(model: nn.Module, device: str) -> None:
             for name, tensor in tensors.items():
                 if tensor is not None:
                     tensors[name] = fake(tensor)
+
+
+def _plain_tensors(model: nn.Module) -> Iterator[torch.Tensor]:
+    """Tensors that modules keep as plain attributes. They stay on the CPU when a model moves, and count when it does not."""
+    return (value for module in model.modules() for value in vars(module).values() if isinstance(value, torch.Tensor))
 
 
 def _cpu_attention(attention: Attention) -> AbstractContextManager[Any]:

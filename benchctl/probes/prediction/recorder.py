@@ -13,7 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchctl.errors import TraceFailed
-from benchctl.probes.prediction import autocast, workspaces
+from benchctl.probes.prediction import autocast, cpu_workspaces, cuda_workspaces
 from benchctl.probes.prediction.trace import Category, Phase, Storage
 
 aten = torch.ops.aten
@@ -30,10 +30,11 @@ _CATEGORY_BY_PHASE: dict[Phase, Category] = {
 class Recorder(TorchDispatchMode):
     """Sees every operator below autograd and autocast, and every storage of `device_type` that one of them returns.
 
-    With `cublas_workspace_bytes` it also records what CUDA's kernels allocate for themselves; None records results only.
+    It also records what kernels allocate for themselves: by CUDA's rules, or by the CPU's where `device_type` is `cpu`.
+    `cublas_workspace_bytes` is what cuBLAS takes once per thread.
     """
 
-    def __init__(self, device_type: str, cublas_workspace_bytes: int | None) -> None:
+    def __init__(self, device_type: str, cublas_workspace_bytes: int = 0) -> None:
         super().__init__()
         self.storages: list[Storage] = []
         self.events: list[int] = []
@@ -41,6 +42,7 @@ class Recorder(TorchDispatchMode):
         self._device_type = device_type
         self._cublas_workspace_bytes = cublas_workspace_bytes
         self._cublas_threads: set[int] = set()
+        self._kernel_workspace = cpu_workspaces.kernel_workspace if device_type == "cpu" else cuda_workspaces.kernel_workspace
         self._step = 0
         self._phase: Phase = "build"
         # storage address -> its index and a reference whose callback is the free
@@ -92,11 +94,9 @@ class Recorder(TorchDispatchMode):
             ) from error
 
     def _workspace(self, func: Any, args: tuple[Any, ...]) -> int | None:
-        if self._cublas_workspace_bytes is None:
-            return None
-        if workspaces.uses_cublas(func) and args[-1].device.type == self._device_type:
+        if self._cublas_workspace_bytes and cuda_workspaces.uses_cublas(func):
             self._cublas()
-        size = workspaces.kernel_workspace(func, args)
+        size = self._kernel_workspace(func, args)
         return self._allocate(size, "workspace", str(func.name())) if size else None
 
     def _cublas(self) -> None:
@@ -104,8 +104,7 @@ class Recorder(TorchDispatchMode):
         thread = threading.get_ident()
         if thread not in self._cublas_threads:
             self._cublas_threads.add(thread)
-            if self._cublas_workspace_bytes:
-                self._allocate(self._cublas_workspace_bytes, "workspace", "cuBLAS workspace")
+            self._allocate(self._cublas_workspace_bytes, "workspace", "cuBLAS workspace")
 
     def _see_all(self, result: Any, func: Any) -> None:
         if isinstance(result, torch.Tensor):
