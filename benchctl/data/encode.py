@@ -25,9 +25,10 @@ def write_mp4(path: Path, frames: Frames, *, fps: int) -> None:
         raise ShapeError(f"a frame of {width}x{height} pixels cannot be encoded as yuv420p", fix="use an even size")
     if "libx264" not in av.codecs_available:
         raise MissingError("PyAV has no H.264 encoder (libx264)", fix="install PyAV from its published wheels")
-    # bitexact: no version and no date in the file; one thread: the split into slices depends on the count
+    # bitexact: no version and no date in the file. One thread: the split into slices depends on the count. A constant quantiser and
+    # no B-frames: x264's look-ahead, which both rest on otherwise, gave other bytes for the same frames from one time to the next.
     with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "16", "preset": "veryfast", "g": str(fps)})
+        stream = container.add_stream("libx264", rate=fps, options={"qp": "16", "bf": "0", "preset": "veryfast", "g": str(fps)})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.thread_count = 1
         for frame in frames:

@@ -87,11 +87,13 @@ def transformers_backend(attention: Attention) -> str:
 
     `eager` and `sdpa` are the library's own; a fixed kernel is registered with it as the library's `sdpa` inside `fixed_kernel`.
     """
-    if attention not in _KERNELS:
+    kernel = _KERNELS.get(attention)
+    if kernel is None:
         return attention
     from transformers import AttentionInterface
 
-    name = f"benchctl-{attention}"
+    # the kernel's number, not its name: the library looks for a flash-attention package behind any name with `flash` in it
+    name = f"benchctl-sdpa-kernel-{kernel.value}"
     AttentionInterface.register(name, partial(_transformers_attention, attention))
     return name
 

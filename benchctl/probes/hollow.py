@@ -7,6 +7,7 @@ at a model from outside (parameter counts, `torch.jit` tracing, memory predictio
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -29,6 +30,28 @@ def empty_build(build: Callable[[], nn.Module]) -> nn.Module:
 class Hollow(TorchDispatchMode):
     """Gives operators on large tensors a result of the right shape, stride and type, and runs only views and small ones."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._other_thread: ThreadPoolExecutor | None = None
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        if self._other_thread is not None:
+            self._other_thread.shutdown()
+            self._other_thread = None
+
+    def _untraced(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call `function` where torch.jit does not trace.
+
+        Tracing is a property of the thread and cannot be lifted inside an operator. Under it every shape that a shape rule
+        reads becomes a tensor, which most rules cannot take, and an operator of the traced graph.
+        """
+        if torch._C._get_tracing_state() is None:
+            return function(*args)
+        if self._other_thread is None:
+            self._other_thread = ThreadPoolExecutor(1, thread_name_prefix="shape-rules")
+        return self._other_thread.submit(function, *args).result()
+
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         """Run or imitate `func`.
 
@@ -42,7 +65,7 @@ class Hollow(TorchDispatchMode):
         if func._schema.is_mutable and small:
             return func(*args, **kwargs)
         try:
-            shapes = func(*tree_map(_on_meta, args), **tree_map(_on_meta, kwargs))
+            shapes = self._untraced(_shapes, func, args, kwargs)
         except (NotImplementedError, RuntimeError) as error:
             if small:
                 return func(*args, **kwargs)
@@ -52,17 +75,18 @@ class Hollow(TorchDispatchMode):
         return _results(func, shapes, args, kwargs)
 
 
-# While torch.jit traces, reading a tensor's shape in Python adds operators to the trace; reading its storage does not, and neither
-# do operators that are called here, below the tracer. That is why nothing in this file asks for a shape.
-
-
 def _bytes(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().nbytes()
 
 
+def _shapes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The results of `func` as tensors without storage."""
+    return func(*tree_map(_on_meta, args), **tree_map(_on_meta, kwargs))
+
+
 def _on_meta(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        return torch.empty_like(value, device="meta")
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
     return torch.device("meta") if isinstance(value, torch.device) else value
 
 
@@ -85,6 +109,7 @@ def _result(func: Any, returned: Any, shape: Any, args: tuple[Any, ...], kwargs:
 
 
 def _materialize(shape: torch.Tensor) -> torch.Tensor:
+    # empty_like: asking for the shape itself would be traced
     result = torch.empty_like(shape, device="cpu")
     # Integers may be used as indices by a small operator that does run.
     return result if shape.is_floating_point() or shape.is_complex() else result.zero_()

@@ -159,7 +159,7 @@ def _labels(axes: Axes, drawn: Sweep, styles: Mapping[str, tuple[str, str]]) -> 
     for (label, end), height in zip(ends, _apart([end[1] for _, end in ends], _LABEL_HEIGHT)):
         colour, marker = styles[label]
         place: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
-        if end[0] < 0.9 or abs(height - end[1]) > _LABEL_HEIGHT / 3:
+        if end[0] > 0.9 and abs(height - end[1]) > _LABEL_HEIGHT / 3:
             axes.plot((end[0] + 0.015, 1.025), (end[1], height), color=colour, linewidth=0.4, **place)
         axes.plot(1.045, height, color=colour, marker=marker, markersize=3.5, linestyle="none", **place)
         axes.text(1.075, height, label, fontsize=7.5, color=colour, va="center", **place)

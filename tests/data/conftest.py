@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -51,3 +52,14 @@ def mp4(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("mp4") / "clip.mp4"
     write_mp4(path, _textured_frames(40), fps=10)
     return path
+
+
+def _with_half_chroma(frames: np.ndarray) -> np.ndarray:
+    converted = [av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv420p") for frame in frames]
+    return np.stack([frame.to_ndarray(format="rgb24") for frame in converted])
+
+
+@pytest.fixture(scope="session")
+def with_half_chroma() -> Callable[[np.ndarray], np.ndarray]:
+    """What yuv420p leaves of RGB frames before any encoding."""
+    return _with_half_chroma

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchctl.errors import WeightsMissing
-from benchctl.layers.pretrained import find, load_pretrained, published, read
+from benchctl.layers.pretrained import HUB_TIMEOUT_S, find, load_pretrained, published, read
 from benchctl.spec import MethodConfig
 
 HUB_ID = "somebody/some-model"
@@ -40,6 +40,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.delenv("BENCHCTL_WEIGHTS", raising=False)
     # the client is kept from one call to the next, offline or not
     huggingface_hub.close_session()
@@ -172,16 +173,16 @@ def test_a_preset_without_published_weights_says_so() -> None:
 def test_an_unreachable_hub_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     use_hub(monkeypatch, NO_HUB)
     start = monotonic()
-    with pytest.raises(WeightsMissing, match="the hub cannot be used") as error:
+    with pytest.raises(WeightsMissing, match="the hub cannot be used .*ConnectError") as error:
         find(HUB_ID)
-    assert monotonic() - start < 6
+    assert monotonic() - start < HUB_TIMEOUT_S
     assert f"put model.safetensors (or pytorch_model.bin) in $BENCHCTL_WEIGHTS/{HUB_ID}" in str(error.value)
 
 
 @pytest.mark.usefixtures("empty_cache")
 def test_offline_mode_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(WeightsMissing, match="the hub cannot be used"):
+    with pytest.raises(WeightsMissing, match="the hub cannot be used .*OfflineModeIsEnabled"):
         find(HUB_ID)
 
 
