@@ -208,7 +208,7 @@ def execution(cell: Cell, device: Device, cuda: bool, macs: float | None) -> Exe
 
 
 def cost_key(cell: Cell, code: Mapping[str, str]) -> str:
-    """Key of everything that a prediction of `cell` depends on: cells that differ in seed, data or steps share one."""
+    """Key of all that a prediction of `cell` depends on: cells that differ in seed, data or steps share one."""
     fields = cell.model_dump(include={"method", "config", "shape", "precision", "attention", "num_classes", "memory_cap_bytes"})
     recipe = cell.recipe.model_dump(include={"optimizer", "clip_gradient_norm", "momentum", "label_smoothing"})
     wanted = cell.measure if cell.task == "profile" else cell.task == "train"

@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# before torch is imported: tests run side by side, and threads that spin while they wait starve each other
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# no test asks a hub
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
@@ -12,10 +18,9 @@ REPOSITORY = Path(__file__).parent.parent
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads the database or the weights of whoever runs it, and none asks a hub."""
+    """No test reads the database or the weights of whoever runs it."""
     for name in ("BENCHCTL_DB", "BENCHCTL_WEIGHTS", "BENCHCTL_DEBUG"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(scope="session")

@@ -98,7 +98,7 @@ def _cell(store: Store, cell_id: str) -> dict[str, Any]:
 def _registered(what: str) -> list[tuple[str, str]]:
     from benchctl import lookup
 
-    return [(entry.name, entry.summary) for entry in lookup.entries(what.removesuffix("s")).values()]  # type: ignore[arg-type]
+    return [(entry.name, entry.summary) for entry in lookup.entries(what.removesuffix("s")).values()]
 
 
 def _suites() -> list[tuple[str, str]]:

@@ -92,6 +92,9 @@ def clip_set(name: str, root: Path, classes: Sequence[str], rows: Iterable[Row],
         except (FileNotFoundError, NotADirectoryError):
             missing.append(record.id)
             continue
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+            what = f"'{record.id}' cannot be looked up: {getattr(error, 'strerror', None) or error}"
+            raise DataMissing(what, where=row.where, fix="repair this line, or the file's permissions") from error
         records.append(record)
         digest.append(f"{record.id}\0{record.label}\0{record.split}\0{size}")
     if not records:

@@ -10,19 +10,17 @@ AV1 decoders flag most damage inside a frame; VP9 and HEVC decoders flag none, s
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from benchctl.data.time_limit import Deadline, within
 from benchctl.errors import ClipUnreadable, MissingError
 
 if TYPE_CHECKING:
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 
 Decoder = Literal["decord", "pyav"]
 Frames = npt.NDArray[np.uint8]
-T = TypeVar("T")
 
 #: seconds after which a clip counts as unreadable
 TIME_LIMIT_SECONDS = 60.0
@@ -84,7 +81,7 @@ def probe(path: Path | str, *, time_limit_seconds: float = TIME_LIMIT_SECONDS) -
         ClipUnreadable: empty, no video, cut short, damaged, or not decoded within `time_limit_seconds`.
     """
     path = Path(path)
-    return _within(time_limit_seconds, path, lambda deadline: _probe(path, deadline))
+    return within(time_limit_seconds, path, lambda deadline: _probe(path, deadline))
 
 
 def decode(
@@ -116,49 +113,8 @@ def decode(
         raise IndexError(f"{path}: frames {asked.min()} to {asked.max()} asked for, 0 to {info.frames - 1} exist")
     wanted, back = np.unique(asked, return_inverse=True)
     read = _decord_frames if (info.decoder if decoder == "auto" else decoder) == "decord" else _pyav_frames
-    frames = _within(time_limit_seconds, path, lambda deadline: read(info, wanted, deadline))
+    frames = within(time_limit_seconds, path, lambda deadline: read(info, wanted, deadline))
     return np.ascontiguousarray(frames[back])
-
-
-# ---- time limit ----
-
-
-@dataclass(frozen=True)
-class _Deadline:
-    path: Path
-    seconds: float
-    end: float
-
-    def check(self) -> None:
-        if time.monotonic() > self.end:
-            raise self.error()
-
-    def error(self) -> ClipUnreadable:
-        return ClipUnreadable(f"not decoded within {self.seconds:g} s", where=str(self.path))
-
-
-def _within(seconds: float, path: Path, job: Callable[[_Deadline], T]) -> T:
-    """Run `job` for at most `seconds`.
-
-    The decoders are C code that no signal interrupts, so the job gets a thread of its own. Between frames it checks the deadline
-    itself; a decoder that never returns keeps its daemon thread, and the caller goes on without it.
-    """
-    deadline = _Deadline(path, seconds, time.monotonic() + seconds)
-    outcome: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            outcome.set_result(job(deadline))
-        except BaseException as error:
-            outcome.set_exception(error)
-
-    threading.Thread(target=run, name=f"decode {path.name}", daemon=True).start()
-    try:
-        return outcome.result(timeout=seconds + 1)  # the job's own check comes first where it can
-    except TimeoutError:
-        if outcome.done():  # the job itself raised it
-            raise
-        raise deadline.error() from None
 
 
 # ---- PyAV ----
@@ -205,7 +161,7 @@ class _Tally:
             self.end = max(self.end, frame.time + frame_seconds)
 
 
-def _probe(path: Path, deadline: _Deadline) -> ClipInfo:
+def _probe(path: Path, deadline: Deadline) -> ClipInfo:
     with _opened(path) as container:
         streams = _video_streams(container, path)
         tallies, end_seconds = _decode_all(container, streams, deadline)
@@ -238,7 +194,7 @@ def _probe(path: Path, deadline: _Deadline) -> ClipInfo:
             and tally.discarded == 0
         )
     if ordinary and _decord_agrees(info, tally.spread.kept, deadline):
-        return ClipInfo(**{**vars(info), "decoder": "decord"})
+        return replace(info, decoder="decord")
     return info
 
 
@@ -280,7 +236,7 @@ def _video_streams(container: InputContainer, path: Path) -> list[VideoStream]:
     return streams
 
 
-def _decode_all(container: InputContainer, streams: list[VideoStream], deadline: _Deadline) -> tuple[dict[int, _Tally], float]:
+def _decode_all(container: InputContainer, streams: list[VideoStream], deadline: Deadline) -> tuple[dict[int, _Tally], float]:
     """Decode every video stream to its end. Also gives the second at which the last packet of any stream ends."""
     tallies = {stream.index: _Tally() for stream in streams}
     frame_seconds = {stream.index: 1 / float(stream.average_rate) if stream.average_rate else 0.0 for stream in streams}
@@ -299,7 +255,7 @@ def _decode_all(container: InputContainer, streams: list[VideoStream], deadline:
     return tallies, end_seconds
 
 
-def _packet_frames(packet: Packet[Any], decoded: int, deadline: _Deadline) -> Iterator[VideoFrame]:
+def _packet_frames(packet: Packet[Any], decoded: int, deadline: Deadline) -> Iterator[VideoFrame]:
     """Frames of one packet; `decoded` came before it."""
     import av
 
@@ -347,7 +303,7 @@ def _rgb(frame: VideoFrame, size: tuple[int, int] | None = None) -> Frames:
     return np.rot90(pixels, k=_rotation(frame) // 90)
 
 
-def _pyav_frames(info: ClipInfo, wanted: npt.NDArray[np.int64], deadline: _Deadline) -> Frames:
+def _pyav_frames(info: ClipInfo, wanted: npt.NDArray[np.int64], deadline: Deadline) -> Frames:
     """Frames `wanted` (sorted, distinct) by decoding from the start."""
     size = (info.height, info.width) if info.rotation % 180 else (info.width, info.height)
     frames = np.empty((len(wanted), info.height, info.width, 3), np.uint8)
@@ -381,7 +337,7 @@ def _decord() -> Any:
     return decord
 
 
-def _decord_frames(info: ClipInfo, wanted: npt.NDArray[np.int64], deadline: _Deadline) -> Frames:
+def _decord_frames(info: ClipInfo, wanted: npt.NDArray[np.int64], deadline: Deadline) -> Frames:
     """Frames `wanted` (sorted, distinct) through decord."""
     decord = _decord()
     if decord is None:
@@ -397,7 +353,7 @@ def _decord_frames(info: ClipInfo, wanted: npt.NDArray[np.int64], deadline: _Dea
     return frames
 
 
-def _decord_agrees(info: ClipInfo, truth: dict[int, VideoFrame], deadline: _Deadline) -> bool:
+def _decord_agrees(info: ClipInfo, truth: dict[int, VideoFrame], deadline: Deadline) -> bool:
     """Whether decord counts as many frames as PyAV, and returns the same bytes for those in `truth`."""
     decord = _decord()
     if decord is None:

@@ -40,8 +40,8 @@ _TRACKED_POINTS = 32
 class Options(Vocabulary):
     """What is generated."""
 
-    train_clips_per_class: PositiveInt = 32
-    test_clips_per_class: PositiveInt = 10
+    train_clips_per_class: PositiveInt = 24
+    test_clips_per_class: PositiveInt = 8
     frames: int = Field(24, ge=2)
     #: side of a frame in pixels
     size: int = Field(96, ge=32, multiple_of=2)
@@ -101,7 +101,7 @@ def load(root: Path, options: Options) -> ClipSet:
     except json.JSONDecodeError:
         raise DataMissing("torn meta.json", where=str(root / _META), fix="delete the folder; it is made again") from None
     if found != _meta(options):
-        wanted, made = _meta(options)["options"], found.get("options", {})
+        wanted, made = _meta(options)["options"], found.get("options", {}) if isinstance(found, dict) else {}
         names = [key for key in wanted if made.get(key) != wanted[key]] or ["generator"]
         fix = "delete it, or set the suite's options to those in meta.json"
         raise UsageError(f"made with another {', '.join(names)}", where=str(root), fix=fix)

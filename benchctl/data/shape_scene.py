@@ -134,9 +134,11 @@ class Scene:
             reach = radius * (1 + _LOBE_DEPTH) + 1
             near = np.flatnonzero((np.abs(points[:, 0] - x) < reach) & (np.abs(points[:, 1] - y) < reach))
             local = shape.to_local(frame, points[near])
-            share = shape.coverage(frame, local)[:, None]
-            colours[near] = share * shape.texture.colours(local) + (1 - share) * colours[near]
-            surfaces[near[share[:, 0] > 0.5]] = index
+            share = shape.coverage(frame, local)
+            touched = share > 0
+            covered, part = near[touched], share[touched, None]
+            colours[covered] = part * shape.texture.colours(local[touched]) + (1 - part) * colours[covered]
+            surfaces[near[share > 0.5]] = index
         return View(colours, surfaces)
 
     def pixels(self, frame: int) -> npt.NDArray[np.uint8]:

@@ -23,7 +23,7 @@ class FrozenEncoder(nn.Module):
     """A timm vision transformer with frozen weights, always in evaluation mode.
 
     `features` runs it without a graph, for methods that train beside it. Methods that train inside it run `embed` and `blocks`
-    themselves and get gradients through them, none in them.
+    themselves, each block inside `fixed_kernel`, and get gradients through them, none in them.
 
     Args:
         architecture: name of a timm vision transformer.

@@ -24,8 +24,9 @@ State = dict[str, Tensor]
 RANDOM = "random"
 #: names under which a hub's repository keeps its weights, the preferred one first
 FILES = ("model.safetensors", "pytorch_model.bin")
-#: one look at the hub may take this long; the hub client's own retries take minutes where there is no network
+#: one look at the hub may take this long, in seconds
 HUB_TIMEOUT_S = 5.0
+_OTHER_FILE = "put the file of this preset's 'weights' there"
 
 
 def load_pretrained(module: nn.Module, hub_id: str, *, convert: Callable[[State], State] | None = None, head: str | None = None) -> str:
@@ -45,7 +46,11 @@ def load_pretrained(module: nn.Module, hub_id: str, *, convert: Callable[[State]
     """
     file = find(hub_id)
     state = read(file)
-    state = convert(state) if convert else state
+    if convert:
+        try:
+            state = convert(state)
+        except (KeyError, IndexError, ValueError, RuntimeError) as error:
+            raise WeightsMissing(f"does not fit this model ({type(error).__name__}: {error})", where=str(file), fix=_OTHER_FILE) from error
     own = module.state_dict()
     other_classes = [
         name for name in state if head and name.startswith(f"{head}.") and name in own and own[name].shape != state[name].shape
@@ -155,5 +160,5 @@ def _require_fit(own: State, found: State, *, left_out: list[str], file: Path) -
         raise WeightsMissing(
             f"does not fit this model: {'; '.join(problems[:3])}{more}",
             where=str(file),
-            fix="put the file of this preset's `weights` there",
+            fix=_OTHER_FILE,
         )

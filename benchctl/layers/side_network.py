@@ -57,7 +57,7 @@ def tok_shift(token_BTD: Tensor) -> Tensor:
     return torch.cat([future, past], dim=-1)
 
 
-class ChannelsLastNorm(nn.BatchNorm2d):
+class ChannelsLastBatchNorm(nn.BatchNorm2d):
     """Batch normalisation over all positions of (B, T, N, D)."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
@@ -108,11 +108,11 @@ class TBlock(nn.Module):
     def __init__(self, side: SideShape, attention: Attention) -> None:
         super().__init__()
         width = side.width
-        self.conv_norm = ChannelsLastNorm(width)
+        self.conv_norm = ChannelsLastBatchNorm(width)
         self.conv = TemporalConv(width)
         self.attention_norm = nn.LayerNorm(width)
         self.attention = PatchQueryAttention(width, side.heads, attention)
-        self.mlp_norm = ChannelsLastNorm(width)
+        self.mlp_norm = ChannelsLastBatchNorm(width)
         expand, contract = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.mlp = nn.Sequential(expand, nn.GELU(), contract)
         into, out = width**-0.5, (2 * side.blocks * width) ** -0.5
@@ -155,7 +155,7 @@ class SideTokenizer(nn.Module):
     def __init__(self, width: int, patch_size: int) -> None:
         super().__init__()
         self.conv = nn.Conv3d(3, width, (3, patch_size, patch_size), stride=(1, patch_size, patch_size), padding=(1, 0, 0))
-        self.norm = ChannelsLastNorm(width)
+        self.norm = ChannelsLastBatchNorm(width)
 
     def forward(self, clip_BTCHW: Tensor) -> Tensor:
         """(B, T, 3, H, W) to (B, T, N, D)."""

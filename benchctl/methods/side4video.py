@@ -6,7 +6,7 @@ batch normalisation, mean over all positions, one linear classifier. CLIP's own 
 102.1 M and about 870 G for L/14 with side width 512: the paper's figures. Side width 192 and 6 T-Blocks, after every second block of
 B/16, are the baseline of MOSS-S: 4.53 M and 148.37 G.
 
-The recipe is the authors' for Something-Something with B/16; L/14 trains with a learning rate of 1e-4 there.
+The recipe is the authors' for Something-Something with B/16 and 128 clips a step; L/14 trains with a learning rate of 1e-4 there.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from benchctl.layers.attention import BACKENDS
 from benchctl.layers.clip_input import ClipInput
 from benchctl.layers.frozen_encoder import FrozenEncoder
-from benchctl.layers.pretrained import published
-from benchctl.layers.side_network import ChannelsLastNorm, SideFeed, SideShape, SideTokenizer, TBlock, position_embedding
+from benchctl.layers.pretrained import RANDOM, published
+from benchctl.layers.side_network import ChannelsLastBatchNorm, SideFeed, SideShape, SideTokenizer, TBlock, position_embedding
 from benchctl.spec import Attention, MethodConfig, ModelSpec, Recipe
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -53,13 +53,13 @@ class Side4Video(nn.Module):
         self.position = position_embedding((spec.padded_resolution // config.patch_size) ** 2, side.width)
         self.feeds = nn.ModuleList(SideFeed(side) for _ in range(side.blocks))
         self.blocks = nn.ModuleList(TBlock(side, attention) for _ in range(side.blocks))
-        self.norm = ChannelsLastNorm(side.width)
+        self.norm = ChannelsLastBatchNorm(side.width)
         self.classifier = nn.Linear(side.width, spec.num_classes)
 
     @property
     def weights(self) -> str:
-        """Where the encoder's weights come from; the side network's are random."""
-        return self.encoder.weights
+        """Where the weights come from."""
+        return RANDOM if self.encoder.weights == RANDOM else f"{self.encoder.weights}, side network {RANDOM}"
 
     def forward(self, clip_BTCHW: Tensor) -> Tensor:
         """(B, T, 3, H, W) to logits (B, classes)."""

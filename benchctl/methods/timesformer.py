@@ -5,7 +5,7 @@ layers, so there is no other backend than eager. The layers read the frame count
 from the clip: both are set from the shape. Base size, 8 x 224, 400 classes: 121.566 M parameters, 196.05 G MACs, attention counted.
 Published position and time embeddings are resized by nearest neighbour, as the authors do.
 
-The recipe is the paper's for Kinetics-400 (section 4 and its appendix), with a cosine schedule in the place of its two steps.
+The recipe is the authors' for Kinetics-400 at 64 clips a step, with a cosine schedule in the place of its two steps.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ Count at batch size 1, in evaluation mode: the number is per clip and view. Oper
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -154,20 +153,20 @@ def _shape(value: Any) -> list[int]:
     return list(sizes)
 
 
-def _attention(inputs: list[Any], outputs: list[Any]) -> int:
+def _attention(inputs: list[Any], _: list[Any]) -> int:
     """Queries times keys, and weights times values; a causal mask does not lower it, as in torch's counter."""
     *heads, L, D = _shape(inputs[0])
     S, value_width = _shape(inputs[1])[-2], _shape(inputs[2])[-1]
     return prod(heads) * L * S * (D + value_width)
 
 
-def _batched_product(inputs: list[Any], outputs: list[Any]) -> int:
+def _batched_product(inputs: list[Any], _: list[Any]) -> int:
     """`baddbmm` and `addbmm`: inputs 1 and 2 are (B, n, m) and (B, m, p)."""
     B, n, m = _shape(inputs[1])
     return B * n * m * _shape(inputs[2])[-1]
 
 
-def _matrix_vector(inputs: list[Any], outputs: list[Any]) -> int:
+def _matrix_vector(inputs: list[Any], _: list[Any]) -> int:
     return prod(_shape(inputs[0]))
 
 

@@ -6,8 +6,8 @@ at a model from outside (parameter counts, `torch.jit` tracing, memory predictio
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map, tree_map_only
 
 from benchctl.errors import TraceFailed
+
+aten = torch.ops.aten
 
 #: an operator none of whose storages is larger than this runs for real: schedules, position indices and shape arithmetic
 REAL_BYTES = 16 * 1024
@@ -30,28 +32,6 @@ def empty_build(build: Callable[[], nn.Module]) -> nn.Module:
 class Hollow(TorchDispatchMode):
     """Gives operators on large tensors a result of the right shape, stride and type, and runs only views and small ones."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._other_thread: ThreadPoolExecutor | None = None
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        if self._other_thread is not None:
-            self._other_thread.shutdown()
-            self._other_thread = None
-
-    def _untraced(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call `function` where torch.jit does not trace.
-
-        Tracing is a property of the thread and cannot be lifted inside an operator. Under it every shape that a shape rule
-        reads becomes a tensor, which most rules cannot take, and an operator of the traced graph.
-        """
-        if torch._C._get_tracing_state() is None:
-            return function(*args)
-        if self._other_thread is None:
-            self._other_thread = ThreadPoolExecutor(1, thread_name_prefix="shape-rules")
-        return self._other_thread.submit(function, *args).result()
-
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         """Run or imitate `func`.
 
@@ -59,29 +39,59 @@ class Hollow(TorchDispatchMode):
             TraceFailed: `func` has no shape rule and its inputs are too large to run it.
         """
         kwargs = kwargs or {}
+        graph: Any = torch._C._get_tracing_state()
+        if graph is None:
+            return self._run(func, args, kwargs)
+        if func is aten.convolution.default:
+            # torch.jit records not `convolution` but the `_convolution` that its kernel would call.
+            with _traced_into(graph), self:
+                return aten._convolution.default(*args, False, False, True, True)
+        with _traced_into(None):
+            return self._run(func, args, kwargs)
+
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func.is_view or torch.Tag.inplace_view in func.tags:
             return func(*args, **kwargs)
-        small = all(_bytes(t) <= REAL_BYTES for t in tree_iter((args, kwargs)) if isinstance(t, torch.Tensor))
+        small = _small((args, kwargs))
         if func._schema.is_mutable and small:
             return func(*args, **kwargs)
         try:
-            shapes = self._untraced(_shapes, func, args, kwargs)
+            results = _imitate(func, args, kwargs)
         except (NotImplementedError, RuntimeError) as error:
             if small:
                 return func(*args, **kwargs)
             raise TraceFailed(f"operator {func.name()} has no shape rule: {str(error).splitlines()[0]}") from error
-        if small and all(_bytes(t) <= REAL_BYTES for t in tree_iter(shapes) if isinstance(t, torch.Tensor)):
+        if small and _small(results):
             return func(*args, **kwargs)
-        return _results(func, shapes, args, kwargs)
+        return _with_arguments(func, results, args, kwargs)
 
 
-def _bytes(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage().nbytes()
+@contextmanager
+def _traced_into(graph: Any) -> Iterator[None]:
+    """Let torch.jit record what is called here into `graph`, or nothing where it is None.
+
+    Most operators reach a dispatch mode with tracing paused; those that torch.jit handles by hand (convolutions, assignments to
+    slices) do not, and then every shape that is read in Python becomes a tensor and part of the graph. The tracer's dispatch key
+    is excluded under a mode, and torch refuses to switch tracing while it is.
+    """
+    include, exclude = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
+    with torch._C._ForceDispatchKeyGuard(include, exclude.remove("Tracer")):
+        before = torch._C._get_tracing_state()
+        torch._C._set_tracing_state(graph)  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            torch._C._set_tracing_state(before)  # type: ignore[attr-defined]
 
 
-def _shapes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The results of `func` as tensors without storage."""
-    return func(*tree_map(_on_meta, args), **tree_map(_on_meta, kwargs))
+def _small(tree: Any) -> bool:
+    return all(t.untyped_storage().nbytes() <= REAL_BYTES for t in tree_iter(tree) if isinstance(t, torch.Tensor))
+
+
+def _imitate(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The results of `func` as hollow CPU tensors."""
+    shapes = func(*tree_map(_on_meta, args), **tree_map(_on_meta, kwargs))
+    return tree_map_only(torch.Tensor, _hollow, shapes)
 
 
 def _on_meta(value: Any) -> Any:
@@ -90,26 +100,26 @@ def _on_meta(value: Any) -> Any:
     return torch.device("meta") if isinstance(value, torch.device) else value
 
 
-def _results(func: Any, shapes: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """`shapes` as hollow CPU tensors, except results that are one of the arguments."""
-    returns = func._schema.returns
-    if len(returns) == 1:
-        return _result(func, returns[0], shapes, args, kwargs)
-    if not returns:
-        return None
-    return tuple(_result(func, r, s, args, kwargs) for r, s in zip(returns, shapes, strict=True))
-
-
-def _result(func: Any, returned: Any, shape: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if returned.alias_info is not None:
-        for place, argument in enumerate(func._schema.arguments):
-            if argument.alias_info is not None and argument.alias_info.before_set == returned.alias_info.before_set:
-                return args[place] if place < len(args) else kwargs[argument.name]
-    return tree_map_only(torch.Tensor, _materialize, shape)
-
-
-def _materialize(shape: torch.Tensor) -> torch.Tensor:
-    # empty_like: asking for the shape itself would be traced
-    result = torch.empty_like(shape, device="cpu")
+def _hollow(shape: torch.Tensor) -> torch.Tensor:
+    result = torch.empty_strided(shape.shape, shape.stride(), dtype=shape.dtype, device="cpu")
     # Integers may be used as indices by a small operator that does run.
     return result if shape.is_floating_point() or shape.is_complex() else result.zero_()
+
+
+def _with_arguments(func: Any, results: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`results`, in which those that `func` returns as one of its arguments, written in place, are that argument."""
+    returns = func._schema.returns
+    if len(returns) == 1:
+        return _argument(func, returns[0], args, kwargs, results)
+    if not returns:
+        return None
+    return tuple(_argument(func, returned, args, kwargs, result) for returned, result in zip(returns, results, strict=True))
+
+
+def _argument(func: Any, returned: Any, args: tuple[Any, ...], kwargs: dict[str, Any], otherwise: Any) -> Any:
+    if returned.alias_info is None:
+        return otherwise
+    for place, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.before_set == returned.alias_info.before_set:
+            return args[place] if place < len(args) else kwargs[argument.name]
+    return otherwise

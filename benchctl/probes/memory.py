@@ -30,6 +30,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchctl.errors import DeviceMissing
 from benchctl.probes import nvml
+from benchctl.probes.device import cuda_unavailable
 
 NVML_INTERVAL_SECONDS = 0.1
 RSS_INTERVAL_SECONDS = 0.005
@@ -69,7 +70,7 @@ def live_bytes(function: Callable[[], object], *, held: Iterable[torch.Tensor | 
     changes = [
         (event.start_ns(), event.nbytes())
         for event in session.profiler.kineto_results.events()
-        if event.name() == "[memory]" and event.device_type() == torch.autograd.DeviceType.CPU
+        if event.name() == "[memory]" and event.device_type() == torch._C._autograd.DeviceType.CPU
     ]
     for _, change in sorted(changes, key=lambda change: change[0]):
         live += change
@@ -95,17 +96,6 @@ class CudaPeaks:
     allocated: Peak
     reserved: Peak
     device: Peak
-
-
-def cuda_unavailable() -> str | None:
-    """Why nothing can be measured on CUDA here, or None where it can."""
-    if torch.version.cuda is None:
-        return "this torch is built without CUDA"
-    try:
-        nvml.driver()
-    except DeviceMissing as missing:
-        return str(missing)
-    return None if torch.cuda.is_available() else "CUDA cannot be used with this driver"
 
 
 def cuda_peaks(function: Callable[[], object], *, device: int = 0) -> CudaPeaks:

@@ -12,15 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchctl.errors import DeviceMissing
-
-
-@dataclass(frozen=True)
-class NvmlDevice:
-    """One GPU as the driver names it."""
-
-    name: str
-    uuid: str
-    memory_bytes: int
+from benchctl.record import Gpu
 
 
 @dataclass(frozen=True)
@@ -28,7 +20,9 @@ class Driver:
     """The driver and its GPUs."""
 
     version: str
-    devices: tuple[NvmlDevice, ...]
+    #: newest CUDA that the driver supports
+    cuda: str
+    gpus: tuple[Gpu, ...]
 
 
 def driver() -> Driver:
@@ -39,11 +33,16 @@ def driver() -> Driver:
     """
     with _session() as nvml:
         handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
-        devices = tuple(
-            NvmlDevice(_text(nvml.nvmlDeviceGetName(h)), _text(nvml.nvmlDeviceGetUUID(h)), int(nvml.nvmlDeviceGetMemoryInfo(h).total))
-            for h in handles
+        gpus = tuple(
+            Gpu(
+                name=_text(nvml.nvmlDeviceGetName(handle)),
+                uuid=_text(nvml.nvmlDeviceGetUUID(handle)),
+                memory_bytes=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
+            )
+            for handle in handles
         )
-        return Driver(_text(nvml.nvmlSystemGetDriverVersion()), devices)
+        cuda = nvml.nvmlSystemGetCudaDriverVersion()
+        return Driver(_text(nvml.nvmlSystemGetDriverVersion()), f"{cuda // 1000}.{cuda % 1000 // 10}", gpus)
 
 
 def process_bytes(uuid: str, *, pid: int | None = None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchctl.report.table import NOT_RECORDED, Absent, Column, Value, absence
+from benchctl.report.table import NOT_RECORDED, Column, Value, absence
 
 if TYPE_CHECKING:
     from benchctl.store.reading import Snapshot
@@ -34,8 +34,11 @@ SCORE_COLUMNS = (
 )
 
 
+_NO_NUMBERS = (None,) * len(_NUMBERS)
+
+
 class Costs:
-    """The values of `COST_COLUMNS` and `SCORE_COLUMNS`, read in one query."""
+    """The values of `COST_COLUMNS` and of `SCORE_COLUMNS`, read in one query."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         from benchctl.store.reading import Scalar
@@ -45,15 +48,12 @@ class Costs:
         ]
         self._numbers = snapshot.scalars(wanted)
 
-    def of(self, cell: CellRow) -> dict[str, Value]:
-        """The values for `cell`; a word for each that it does not have."""
+    def of(self, cell: CellRow) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
+        """The costs and the scores of `cell`; a word for each that it does not have."""
         missing = absence(cell)
-        numbers = self._numbers.get(cell.result_id) if cell.result_id is not None else None
-        row: dict[str, Value] = dict.fromkeys(_NUMBERS, missing)
-        if cell.task == "profile":  # which never scores, however it ended
-            row |= dict.fromkeys((column.name for column in SCORE_COLUMNS), NOT_RECORDED)
-        if numbers is not None:
-            row.update((name, value) for name, value in zip(_NUMBERS, numbers) if value is not None)
-        timed = cell.device is not None and not isinstance(row["latency_seconds"], Absent)
-        row["latency_device"] = cell.device if timed and cell.device else missing
-        return row
+        unscored = NOT_RECORDED if cell.task == "profile" else missing  # a profile never scores, however it ended
+        numbers = self._numbers.get(cell.result_id, _NO_NUMBERS) if cell.result_id is not None else _NO_NUMBERS
+        *costs, top1, top5 = numbers
+        device = cell.device if costs[-1] is not None and cell.device else missing
+        scores = (unscored if top1 is None else top1, unscored if top5 is None else top5)
+        return (*(missing if value is None else value for value in costs), device), scores

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from benchctl.report.costs import COST_COLUMNS, SCORE_COLUMNS, Costs
 from benchctl.report.footnotes import footnotes
 from benchctl.report.readings import MEMORY_COLUMNS, memory_values, preference
-from benchctl.report.table import CELL_COLUMNS, OUTCOME_COLUMNS, Selection, Table, cell_values, selected
+from benchctl.report.table import CELL_COLUMNS, OUTCOME_COLUMNS, Selection, Table, cell_values, outcome_values, selected
 
 if TYPE_CHECKING:
     from benchctl.store.store import Store
@@ -31,6 +31,7 @@ def build(store: Store, selection: Selection) -> Table:
     rows = []
     for cell in cells:
         found = shown.get(cell.result_id) if cell.result_id is not None else None
-        rows.append({**cell_values(cell), **costs.of(cell), **memory_values(cell, found[0] if found else None)})
+        cost, score = costs.of(cell)
+        rows.append((*cell_values(cell), *cost, *memory_values(cell, found[0] if found else None), *score, *outcome_values(cell)))
     columns = (*CELL_COLUMNS, *COST_COLUMNS, *MEMORY_COLUMNS, *SCORE_COLUMNS, *OUTCOME_COLUMNS)
     return Table("efficiency", TABLE, columns, tuple(rows), footnotes(cells, shown))

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from benchctl.record import Outcome
+
 if TYPE_CHECKING:
     from benchctl.store.stored import CellRow, Reading
 
@@ -27,9 +29,13 @@ def footnotes(cells: Sequence[CellRow], memory: Mapping[int, Sequence[Reading]])
         memory: the memory readings that it shows, by result id: a line says where a prediction is not calibrated, or a value is missing.
     """
     facts: dict[str, list[CellRow]] = {}
+    noted: dict[int, list[str]] = {}
     for cell in cells:
         readings = memory.get(cell.result_id, ()) if cell.result_id is not None else ()
-        for line in (*_readings(cell, readings), *_notes(cell), *_ending(cell)):
+        # cells with equal notes share them
+        if id(cell.notes) not in noted:
+            noted[id(cell.notes)] = list(_notes(cell.notes))
+        for line in (*_readings(cell, readings), *noted[id(cell.notes)], *_ending(cell)):
             facts.setdefault(line, []).append(cell)
     return tuple(f"{line} ({_extent(about, len(cells))})." for line, about in facts.items())
 
@@ -42,8 +48,7 @@ def _readings(cell: CellRow, readings: Sequence[Reading]) -> Iterator[str]:
             yield f"Peak memory ({reading.source}, {reading.kind}, {reading.device}) is unavailable: {reading.reason}"
 
 
-def _notes(cell: CellRow) -> Iterator[str]:
-    notes = cell.notes
+def _notes(notes: Mapping[str, Any]) -> Iterator[str]:
     for key, title in _TEXTS.items():
         if notes.get(key):
             yield f"{title}: {_text(notes[key])}"
@@ -55,7 +60,7 @@ def _notes(cell: CellRow) -> Iterator[str]:
 
 
 def _ending(cell: CellRow) -> Iterator[str]:
-    if cell.outcome is not None and cell.outcome.value not in ("ok", "oom"):
+    if cell.outcome not in (None, Outcome.OK, Outcome.OOM):
         yield f"{cell.outcome.value.capitalize()}: {cell.reason}"
 
 

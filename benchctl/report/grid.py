@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from benchctl.report.table import NOT_RECORDED, NOT_RUN, Absent, Column, Show, Table, Value
@@ -56,14 +56,16 @@ def grid(table: Table) -> Grid:
     fields: list[Field] = []
     naming = True
     for column in table.columns:
-        values = [row[column.name] for row in table.rows]
-        if column.text == "never" or (column.text == "present" and all(value in _NOTHING for value in values)):
+        if column.text == "never":
+            continue
+        values = table.values(column.name)
+        if column.text == "present" and all(value in _NOTHING for value in values):
             continue
         if column.text == "varying" and len(set(values)) <= 1:
             common += _common(column, values)
             continue
         naming = naming and not column.unit
-        fields += [replace(field, key=naming) for field in _fields(column, values, table.rows)]
+        fields += [replace(field, key=naming) for field in _fields(column, values, table)]
     return Grid(table.title, tuple(common), tuple(fields), table.notes)
 
 
@@ -74,21 +76,23 @@ def _common(column: Column, values: Sequence[Value]) -> list[str]:
     return [f"{_title(column)} {_writer(column, values)(values[0])}{unit}"]
 
 
-def _fields(column: Column, values: Sequence[Value], rows: Sequence[Mapping[str, Value]]) -> list[Field]:
+def _fields(column: Column, values: Sequence[Value], table: Table) -> list[Field]:
     write = _writer(column, values)
     numeric = all(isinstance(value, int | float | Absent) for value in values)
     unit = (f"({column.show})",) if column.show else ()
     title = tuple(column.title.splitlines())
-    parts = [tuple(row[name] for name in column.split) for row in rows]
-    kinds = list(dict.fromkeys(part for part in parts if part and not any(isinstance(name, Absent) for name in part)))
+    parts = list(zip(*(table.values(name) for name in column.split)))
+    distinct = sorted(set(parts), key=str)
+    kinds = [part for part in distinct if not any(isinstance(name, Absent) for name in part)]
     if not kinds:
         return [Field((*title, *unit), tuple(map(write, values)), numeric, key=False)]
     made = []
-    for kind in sorted(kinds, key=str):
+    for kind in kinds:
         # a row without any reading says its word once; one with another reading leaves this column empty
-        says = (kind, *(part for part in set(parts) if kind == min(kinds, key=str) and part not in kinds))
+        says = {kind, *distinct} - set(kinds[1:]) if kind == kinds[0] else {kind}
         texts = tuple(write(value) if part in says else "" for value, part in zip(values, parts))
-        made.append(Field((*title, *textwrap.wrap(", ".join(map(str, kind)), _HEADING_WIDTH), *unit), texts, numeric, key=False))
+        heading = (*title, *textwrap.wrap(", ".join(map(str, kind)), _HEADING_WIDTH), *unit)
+        made.append(Field(heading, texts, numeric, key=False))
     return made
 
 

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING
 from benchctl.report.costs import COST_COLUMNS, SCORE_COLUMNS, Costs
 from benchctl.report.footnotes import footnotes
 from benchctl.report.readings import MEMORY_COLUMNS, memory_values, preference
-from benchctl.report.table import CELL_COLUMNS, NOT_RECORDED, OUTCOME_COLUMNS, Column, Selection, Table, Value, cell_values, selected
+from benchctl.report.table import (
+    CELL_COLUMNS,
+    NOT_RECORDED,
+    OUTCOME_COLUMNS,
+    Column,
+    Selection,
+    Table,
+    Value,
+    cell_values,
+    outcome_values,
+    selected,
+)
 
 if TYPE_CHECKING:
     from benchctl.store.store import Store
@@ -38,29 +49,29 @@ def build(store: Store, selection: Selection) -> Table:
     rows = []
     for cell in cells:
         found = memory.get(cell.result_id, []) if cell.result_id is not None else []
-        own = {**cell_values(cell), **costs.of(cell)}
+        head, tail, (cost, score) = cell_values(cell), outcome_values(cell), costs.of(cell)
         ordered: list[Reading | None] = [*sorted(found, key=preference)]
         for reading in ordered or [None]:
             split: dict[str, Value] = {}
             if reading and reading.kind == "allocated":
                 split = splits.get((cell.result_id, reading.source, reading.device), {})
-            parts = {_column_name(name): split.get(name, NOT_RECORDED) for name in categories}
-            rows.append({**own, **memory_values(cell, reading), **parts})
+            parts = (split.get(name, NOT_RECORDED) for name in categories)
+            rows.append((*head, *memory_values(cell, reading), *parts, *cost, *score, *tail))
     return Table("memory", TABLE, _columns(categories), tuple(rows), footnotes(cells, memory))
 
 
 def _columns(categories: list[str]) -> tuple[Column, ...]:
-    memory = {column.name: column for column in MEMORY_COLUMNS}
-    hidden = [replace(column, text="never") for column in (*COST_COLUMNS, *SCORE_COLUMNS)]
+    kind, source, device, value, cap = MEMORY_COLUMNS
     return (
         *CELL_COLUMNS,
-        replace(memory["memory_device"], title="device", text="varying"),
-        replace(memory["memory_kind"], title="kind", text="varying"),
-        replace(memory["peak_memory_bytes"], split=("memory_source",)),
-        memory["memory_source"],
-        *(Column(_column_name(name), name, "bytes", show="GiB", text="present") for name in categories),
-        memory["memory_cap_bytes"],
-        *hidden,
+        # here the readings are rows, so what they are is in columns
+        replace(kind, title="kind", text="varying"),
+        source,
+        replace(device, title="device", text="varying"),
+        replace(value, split=("memory_source",)),
+        cap,
+        *(Column(f"{name}_bytes", name, "bytes", show="GiB", text="present") for name in categories),
+        *(replace(column, text="never") for column in (*COST_COLUMNS, *SCORE_COLUMNS)),
         *OUTCOME_COLUMNS,
     )
 
@@ -72,10 +83,6 @@ def _by_origin(readings: dict[int, list[Reading]]) -> dict[tuple[int | None, str
             if reading.value is not None:
                 splits[result_id, reading.source, reading.device][reading.kind] = reading.value
     return splits
-
-
-def _column_name(category: str) -> str:
-    return f"{category}_bytes"
 
 
 def _category_order(name: str) -> tuple[int, str]:

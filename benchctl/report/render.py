@@ -71,15 +71,12 @@ def _text(table: Grid, width: int | None) -> str:
 
 def _lines(fields: Sequence[Field]) -> list[str]:
     height = max(len(field.heading) for field in fields)
-    widths = [field.width for field in fields]
-
-    def line(texts: Sequence[str]) -> str:
-        placed = (text.rjust(width) if field.right else text.ljust(width) for text, width, field in zip(texts, widths, fields))
-        return _GAP.join(placed).rstrip()
-
-    headings = [("",) * (height - len(field.heading)) + field.heading for field in fields]
-    rule = _GAP.join("-" * width for width in widths)
-    return [*map(line, zip(*headings)), rule, *map(line, zip(*(field.texts for field in fields)))]
+    padded = []
+    for field in fields:
+        width = field.width
+        texts = ("",) * (height - len(field.heading)) + field.heading + ("-" * width,) + field.texts
+        padded.append([text.rjust(width) for text in texts] if field.right else [text.ljust(width) for text in texts])
+    return [_GAP.join(line).rstrip() for line in zip(*padded)]
 
 
 def _bands(fields: Sequence[Field], width: int | None) -> list[list[Field]]:
@@ -146,31 +143,34 @@ def _latex(table: Grid) -> str:
 
 
 def _csv(table: Table) -> str:
-    names = [column.name for column in table.columns]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow(names)
-    for row in table.rows:
-        values = (row[name] for name in names)
-        writer.writerow("" if isinstance(value, Absent) else value for value in values)
+    writer.writerow([column.name for column in table.columns])
+    writer.writerows(["" if value.__class__ is Absent else value for value in row] for row in table.rows)
     return out.getvalue().removesuffix("\r\n")
 
 
 def _json(table: Table) -> str:
     """One row a line: it compares well, and is written ten times as fast as an indented document."""
     names = [column.name for column in table.columns]
-    rows = ({name: None if isinstance(value := row[name], Absent) else value for name in names} for row in table.rows)
-    columns = ({"name": column.name, "unit": column.unit} for column in table.columns)
     parts = {
         "schema_version": str(SCHEMA_VERSION),
         "table": json.dumps(table.name),
-        "columns": _json_lines(columns),
-        "rows": _json_lines(rows),
+        "columns": _json_lines({"name": column.name, "unit": column.unit} for column in table.columns),
+        "rows": _json_lines(dict(zip(names, row)) for row in table.rows),
         "notes": _json_lines(table.notes),
     }
     return "{\n" + ",\n".join(f'  "{key}": {text}' for key, text in parts.items()) + "\n}"
 
 
 def _json_lines(values: Iterable[object]) -> str:
-    lines = [json.dumps(value, allow_nan=False) for value in values]
+    lines = list(map(_ENCODER.encode, values))
     return "[\n    " + ",\n    ".join(lines) + "\n  ]" if lines else "[]"
+
+
+def _null(value: object) -> None:
+    if not isinstance(value, Absent):
+        raise TypeError(f"{value!r} has no form in JSON")
+
+
+_ENCODER = json.JSONEncoder(allow_nan=False, default=_null)

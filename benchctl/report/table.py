@@ -6,12 +6,13 @@ A table's file announces itself with `TABLE = "one line"` and has `build(store, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from benchctl.errors import Inconclusive
+from benchctl.record import Outcome
 
 if TYPE_CHECKING:
     from benchctl.store.reading import Snapshot
@@ -22,16 +23,32 @@ if TYPE_CHECKING:
 Show = Literal["", "G", "M", "GiB", "ms", "%", "s"]
 
 
-@dataclass(frozen=True)
 class Absent:
-    """No value, and the word that says why: `unavailable`, `oom`, `not run`. JSON has null and CSV an empty field in its place."""
+    """No value, and the word that says why: `unavailable`, `oom`, `not run`. JSON has null and CSV an empty field in its place.
 
+    The same word is the same object, so that the columns of a large table compare fast.
+    """
+
+    __slots__ = ("word",)
+    _known: ClassVar[dict[str, Absent]] = {}
     word: str
+
+    def __new__(cls, word: str) -> Absent:
+        """The one object for `word`."""
+        if word not in cls._known:
+            cls._known[word] = made = super().__new__(cls)
+            made.word = word
+        return cls._known[word]
+
+    def __repr__(self) -> str:
+        return f"Absent({self.word!r})"
 
 
 #: what nobody recorded, as opposed to what was tried and could not be had
 NOT_RECORDED = Absent("n/a")
 NOT_RUN = Absent("not run")
+#: what was tried and could not be had; a footnote has the reason
+UNAVAILABLE = Absent("unavailable")
 
 Value = str | int | float | Absent
 
@@ -55,13 +72,18 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Flat rows in base units. Every row has every column."""
+    """Flat rows in base units, each with a value for every column, in order."""
 
     name: str
     title: str
     columns: tuple[Column, ...]
-    rows: tuple[Mapping[str, Value], ...]
+    rows: tuple[tuple[Value, ...], ...]
     notes: tuple[str, ...] = ()
+
+    def values(self, name: str) -> list[Value]:
+        """The values of one column."""
+        (place,) = (i for i, column in enumerate(self.columns) if column.name == name)
+        return [row[place] for row in self.rows]
 
 
 @dataclass(frozen=True)
@@ -97,7 +119,7 @@ def absence(cell: CellRow, otherwise: Absent = NOT_RECORDED) -> Absent:
     """The word that stands for a number that `cell` does not have: how the cell ended, if it did not end well."""
     if cell.outcome is None:
         return NOT_RUN
-    return otherwise if cell.outcome.value == "ok" else Absent(cell.outcome.value)
+    return otherwise if cell.outcome is Outcome.OK else Absent(cell.outcome.value)
 
 
 #: what every table says about a cell, before its numbers
@@ -123,25 +145,31 @@ OUTCOME_COLUMNS = (
 )
 
 
-def cell_values(cell: CellRow) -> dict[str, Value]:
-    """The values of `CELL_COLUMNS` and `OUTCOME_COLUMNS`."""
-    return {
-        "task": cell.task,
-        "method": cell.method,
-        "dataset": cell.dataset or NOT_RECORDED,
-        "batch_size": cell.batch_size,
-        "frames": cell.frames,
-        "resolution": cell.resolution,
-        "precision": cell.precision,
-        "attention": cell.attention,
-        "optimizer": cell.optimizer,
-        "seed": cell.seed,
-        "outcome": cell.outcome.value if cell.outcome else NOT_RUN,
-        "reason": cell.reason or NOT_RECORDED,
-        "seconds": NOT_RUN if cell.seconds is None else cell.seconds,
-        "run": cell.run_id or NOT_RUN,
-        "cell": cell.cell_id,
-    }
+def cell_values(cell: CellRow) -> tuple[Value, ...]:
+    """The values of `CELL_COLUMNS`."""
+    return (
+        cell.task,
+        cell.method,
+        cell.dataset or NOT_RECORDED,
+        cell.batch_size,
+        cell.frames,
+        cell.resolution,
+        cell.precision,
+        cell.attention,
+        cell.optimizer,
+        cell.seed,
+    )
+
+
+def outcome_values(cell: CellRow) -> tuple[Value, ...]:
+    """The values of `OUTCOME_COLUMNS`."""
+    return (
+        cell.outcome.value if cell.outcome else NOT_RUN,
+        cell.reason or NOT_RECORDED,
+        NOT_RUN if cell.seconds is None else cell.seconds,
+        cell.run_id or NOT_RUN,
+        cell.cell_id,
+    )
 
 
 def reading_order(cell: CellRow) -> tuple[object, ...]:

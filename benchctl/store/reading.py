@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -65,14 +66,14 @@ class Scope:
         )
         return query.subquery()
 
-    def newest(self) -> Subquery:
-        """Each attempted cell id once, with the id of its newest attempt."""
+    def newest(self) -> Select[tuple[int]]:
+        """The id of the newest attempt at each cell that was attempted."""
         chosen = select(_planned.cell_id).where(_planned.run_id.in_(self.run_ids))
-        query = select(_results.cell_id, func.max(_results.result_id).label("result_id")).where(_results.cell_id.in_(chosen))
+        query = select(func.max(_results.result_id)).where(_results.cell_id.in_(chosen))
         if self.until is not None:
             known = select(_runs.run_id).where(_runs.number <= self.until)
             query = query.where(_results.run_id.in_(known))
-        return query.group_by(_results.cell_id).subquery()
+        return query.group_by(_results.cell_id)
 
 
 class Snapshot:
@@ -84,78 +85,55 @@ class Snapshot:
 
     def cells(self) -> list[CellRow]:
         """Every cell in scope with its newest attempt, in plan order."""
-        planned, newest = self._scope.planned(), self._scope.newest()
+        planned = self._scope.planned()
         own = [c for c in schema.cells.columns if c.name != "canonical"]
-        tried = [_results.result_id, _results.run_id, _results.outcome, _results.reason, _results.device, _results.seconds, _results.notes]
         query = (
-            select(*own, *tried)
-            .join(planned, planned.c.cell_id == _cells.cell_id)
-            .outerjoin(newest, newest.c.cell_id == _cells.cell_id)
-            .outerjoin(schema.results, _results.result_id == newest.c.result_id)
-            .order_by(planned.c.number, planned.c.position, _cells.cell_id)
+            select(*own).join(planned, planned.c.cell_id == _cells.cell_id).order_by(planned.c.number, planned.c.position, _cells.cell_id)
         )
-        outcomes: dict[str | None, Outcome | None] = {None: None, **{o.value: o for o in Outcome}}
+        tried = (_results.cell_id, _results.result_id, _results.run_id, _results.outcome, _results.reason, _results.device)
+        attempts = select(*tried, _results.seconds, _results.notes).where(_results.result_id.in_(self._scope.newest()))
+        outcomes = {outcome.value: outcome for outcome in Outcome}
         parse = cache(json.loads)
-        return [
-            CellRow(
-                cell_id=row.cell_id,
-                task=row.task,
-                method=row.method,
-                frames=row.frames,
-                resolution=row.resolution,
-                batch_size=row.batch_size,
-                precision=row.precision,
-                attention=row.attention,
-                optimizer=row.optimizer,
-                pretrained=bool(row.pretrained),
-                seed=row.seed,
-                dataset=row.dataset,
-                memory_cap_bytes=row.memory_cap_bytes,
-                result_id=row.result_id,
-                run_id=row.run_id,
-                outcome=outcomes[row.outcome],
-                reason=row.reason,
-                device=row.device,
-                seconds=row.seconds,
-                notes=parse(row.notes) if row.notes else {},
-            )
-            for row in self._connection.execute(query)
-        ]
+        tails: dict[str, tuple[Any, ...]] = {}
+        for cell_id, result_id, run_id, outcome, reason, device, seconds, notes in self._connection.execute(attempts).all():
+            tails[cell_id] = (result_id, run_id, outcomes[outcome], reason, device, seconds, parse(notes))
+        untried: tuple[Any, ...] = (None, None, None, None, None, None, {})
+        return [CellRow(*row, *tails.get(row[0], untried)) for row in self._connection.execute(query).all()]
 
     def scalars(self, wanted: Sequence[Scalar]) -> dict[int, tuple[float | int | None, ...]]:
         """One value per result and wanted number, by result id; None where it was not recorded. Repeated times are averaged.
 
         A number about a device counts where that is the device that the result was executed on.
         """
-        newest = self._scope.newest()
-        values = [_summed_up(s) for s in wanted]
         query = (
-            select(_m.result_id, *values)
-            .join(newest, newest.c.result_id == _m.result_id)
-            .join(schema.results, _results.result_id == newest.c.result_id)
-            .where(_m.metric.in_({s.metric for s in wanted}), or_(_m.device == "", _m.device == _results.device))
+            select(_m.result_id, *map(_summed_up, wanted))
+            .join(schema.results, _results.result_id == _m.result_id)
+            .where(
+                _m.result_id.in_(self._scope.newest()),
+                _m.metric.in_({s.metric for s in wanted}),
+                # each repetition of a time has a row, and none of them is wanted
+                _m.kind.in_({kind for s in wanted for kind in s.kinds}),
+                or_(_m.device == "", _m.device == _results.device),
+            )
             .group_by(_m.result_id)
         )
         units = [UNITS[s.metric] for s in wanted]
-        return {number: tuple(map(exact, found, units)) for number, *found in self._connection.execute(query)}
+        return {number: tuple(map(exact, found, units)) for number, *found in self._connection.execute(query).all()}
 
     def readings(self, metric: str) -> dict[int, list[Reading]]:
         """The highest repetition of every kind, source and device of `metric`, by result id."""
-        newest = self._scope.newest()
-        key = (_m.result_id, _m.kind, _m.source, _m.device)
-        query: Select[Any] = (
-            select(*key, func.max(_m.value), func.max(_m.reason))
-            .join(newest, newest.c.result_id == _m.result_id)
-            .where(_m.metric == metric)
+        key = (_m.result_id, _m.metric, _m.kind, _m.source, _m.device)
+        query = (
+            select(_m.result_id, _m.kind, _m.source, _m.device, func.max(_m.value), func.max(_m.reason))
+            .where(_m.result_id.in_(self._scope.newest()), _m.metric == metric)
             .group_by(*key)
             .order_by(*key)
         )
         unit = UNITS[metric]
-        found: dict[int, list[Reading]] = {}
-        for number, kind, source, device, value, reason in self._connection.execute(query):
-            reading = Reading(kind, source, device, exact(value, unit), reason if value is None else None)
-            found.setdefault(number, []).append(reading)
-        return found
+        found: dict[int, list[Reading]] = defaultdict(list)
+        for number, kind, source, device, value, reason in self._connection.execute(query).all():
+            found[number].append(Reading(kind, source, device, exact(value, unit), reason if value is None else None))
+        return dict(found)
 
 
 def present(connection: Connection, key: Any, values: Sequence[str]) -> set[str]:

@@ -52,8 +52,7 @@ class StoredResult:
     measured: frozenset[MeasurementKey]
 
 
-@dataclass(frozen=True, slots=True)
-class CellRow:
+class CellRow(NamedTuple):
     """One planned cell and the newest attempt at it, whose fields are None where there was none."""
 
     cell_id: str

@@ -19,7 +19,7 @@ def _data_root() -> Path:
 @pytest.fixture(scope="session")
 def real_clips() -> Path:
     folder = _data_root() / "clips"
-    if not folder.is_dir():
+    if not (folder / "x_cutcopy_editlist.mp4").is_file():
         pytest.skip(f"no real clips at {folder}; set BENCHCTL_DATA")
     return folder
 

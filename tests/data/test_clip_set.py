@@ -113,6 +113,14 @@ def test_missing_files_are_counted_and_named(listed: Path) -> None:
     assert error.value.exit_code == 3
 
 
+@pytest.mark.parametrize("name", ["zero\0byte.mp4", "x" * 5000])
+def test_names_that_no_file_can_have(name: str, listed: Path) -> None:
+    (listed / "train.txt").write_text(f"v/c.mp4 0\n{name} 0\n")
+    with pytest.raises(DataMissing, match=r"train\.txt:2: .*cannot be looked up") as error:
+        list_file.load(listed, list_file.Options())
+    message(error)
+
+
 def test_lists_that_are_not_there_not_text_or_empty(listed: Path) -> None:
     (listed / "test.txt").write_bytes(b"v/d.mp4 \xff\n")
     with pytest.raises(UsageError, match="byte 8 is not UTF-8"):

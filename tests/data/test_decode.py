@@ -15,6 +15,7 @@ import pytest
 from benchctl.data import decode as module
 from benchctl.data.decode import ClipInfo, decode, probe, versions
 from benchctl.data.encode import write_mp4
+from benchctl.data.time_limit import Deadline
 from benchctl.errors import ClipUnreadable, MissingError
 
 #: file -> frames, (width, height), whether decord may be used; counted by PyAV's sequential decode
@@ -120,7 +121,7 @@ def test_a_decord_that_returns_a_neighbour_is_not_used(mp4: Path, monkeypatch: p
     assert probe(mp4).decoder == "decord"
     honest = module._decord_frames
 
-    def off_by_one(info: ClipInfo, wanted: np.ndarray, deadline: module._Deadline) -> np.ndarray:
+    def off_by_one(info: ClipInfo, wanted: np.ndarray, deadline: Deadline) -> np.ndarray:
         shifted = np.where(wanted == 20, 21, wanted)
         return honest(info, shifted, deadline)
 
@@ -230,6 +231,21 @@ def test_the_stream_with_most_frames_is_the_one(tmp_path: Path, textured_frames:
     with av.open(str(path)) as container:
         truth = [f.to_ndarray(format="rgb24") for f in container.decode(video=1)]
     assert np.array_equal(decode(path, range(30)), np.stack(truth))
+
+
+def test_a_stream_that_changes_its_size_is_scaled_to_the_first_frame(tmp_path: Path, textured_frames: Make) -> None:
+    large, small = textured_frames(6), textured_frames(6, height=24, width=32)
+    for name, frames in (("large.h264", large), ("small.h264", small)):
+        write(tmp_path / name, "libx264", frames, {"bf": "0"})
+    path = tmp_path / "both.h264"
+    path.write_bytes((tmp_path / "large.h264").read_bytes() + (tmp_path / "small.h264").read_bytes())
+    info = probe(path)
+    assert (info.frames, info.width, info.height, info.decoder) == (12, 64, 48, "pyav")
+    frames = decode(path, range(12), info=info)
+    assert frames.shape == (12, 48, 64, 3)
+    assert np.array_equal(frames[:6], np.stack(truth_of(tmp_path / "large.h264")))
+    shrunk = frames[6:].reshape(6, 24, 2, 32, 2, 3).mean((2, 4))
+    assert np.abs(shrunk - np.stack(truth_of(tmp_path / "small.h264"))).mean() < 6
 
 
 def test_a_file_that_changed_since_it_was_probed_is_unreadable(mp4: Path, tmp_path: Path, textured_frames: Make) -> None:

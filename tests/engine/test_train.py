@@ -116,14 +116,14 @@ def test_a_loss_that_is_not_finite_is_diverged(shapes, tmp_path: Path):
 def test_a_torn_checkpoint_says_what_to_do(shapes, tmp_path: Path):
     ref, root = shapes
     (tmp_path / checkpoint.FILE).write_bytes(b"torn")
-    with pytest.raises(BenchctlError, match="not a readable checkpoint.*train again with --fresh"):
+    with pytest.raises(BenchctlError, match=r"not a readable checkpoint.*train again with --fresh"):
         run(cell(ref), root, tmp_path)
 
 
 def test_a_checkpoint_of_another_preset_does_not_fit(shapes, tmp_path: Path):
     ref, root = shapes
     trained = run(cell(ref), root, tmp_path)
-    with pytest.raises(BenchctlError, match="does not fit 'videomae-tiny'.*name the checkpoint of this preset"):
+    with pytest.raises(BenchctlError, match=r"does not fit 'videomae-tiny'.*name the checkpoint of this preset"):
         run(cell(ref, task="evaluate", num_classes=9), root, tmp_path, checkpoint=Path(trained.checkpoint))
 
 

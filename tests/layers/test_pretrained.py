@@ -102,6 +102,14 @@ def test_conversion_comes_before_the_fit(weights: Path) -> None:
     assert torch.equal(target.body.weight, source.body.weight)
 
 
+def test_a_file_that_cannot_be_converted_is_named(weights: Path) -> None:
+    save_safetensors(Model().state_dict(), weights)
+    with pytest.raises(WeightsMissing, match="does not fit this model") as error:
+        load_pretrained(Model(), HUB_ID, convert=lambda state: {"body.weight": state["body.weight"].view(5, 5)})
+    assert str(weights) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def without_body_bias(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if name != "body.bias"}
 
@@ -173,7 +181,7 @@ def test_a_preset_without_published_weights_says_so() -> None:
 def test_an_unreachable_hub_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     use_hub(monkeypatch, NO_HUB)
     start = monotonic()
-    with pytest.raises(WeightsMissing, match="the hub cannot be used .*ConnectError") as error:
+    with pytest.raises(WeightsMissing, match=r"the hub cannot be used .*ConnectError") as error:
         find(HUB_ID)
     assert monotonic() - start < HUB_TIMEOUT_S
     assert f"put model.safetensors (or pytorch_model.bin) in $BENCHCTL_WEIGHTS/{HUB_ID}" in str(error.value)
@@ -182,7 +190,7 @@ def test_an_unreachable_hub_is_reported_at_once(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.usefixtures("empty_cache")
 def test_offline_mode_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(WeightsMissing, match="the hub cannot be used .*OfflineModeIsEnabled"):
+    with pytest.raises(WeightsMissing, match=r"the hub cannot be used .*OfflineModeIsEnabled"):
         find(HUB_ID)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from benchctl.layers.side_network import (
-    ChannelsLastNorm,
+    ChannelsLastBatchNorm,
     PatchQueryAttention,
     SideFeed,
     SideShape,
@@ -76,7 +76,7 @@ def test_temporal_convolution_keeps_patches_apart() -> None:
 
 
 def test_norm_is_over_all_positions() -> None:
-    norm = ChannelsLastNorm(D).double().train()
+    norm = ChannelsLastBatchNorm(D).double().train()
     x = torch.randn(B, T, N, D, dtype=torch.float64) * 3 + 1
     flat = x.reshape(-1, D)
     expected = (x - flat.mean(0)) / (flat.var(0, unbiased=False) + norm.eps).sqrt()
@@ -108,7 +108,7 @@ def test_tokenizer_is_a_convolution_over_three_frames() -> None:
                 if 0 <= t + k - 1 < T:
                     patch = clip[:, t + k - 1, :, row : row + 2, column : column + 2]
                     raw[:, t, n] += torch.einsum("bchw,dchw->bd", patch, tokenizer.conv.weight[:, :, k])
-    torch.testing.assert_close(tokenizer(clip), ChannelsLastNorm(D).double().train()(raw))
+    torch.testing.assert_close(tokenizer(clip), ChannelsLastBatchNorm(D).double().train()(raw))
 
 
 def test_feed_is_a_linear_layer_on_normalised_tokens() -> None:

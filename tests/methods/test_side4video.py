@@ -92,5 +92,5 @@ def test_published_encoder_weights_load(build: Build, tmp_path: Path, monkeypatc
     (tmp_path / "hub" / "clip").mkdir(parents=True)
     save_file(published.state_dict(), tmp_path / "hub" / "clip" / "model.safetensors")
     model = build("side4video-tiny", "8x64", pretrained=True, weights="hub/clip")
-    assert model.weights == "hub/clip"
+    assert model.weights == "hub/clip, side network random"
     assert torch.equal(model.encoder.vit.blocks[3].mlp.fc2.weight, published.blocks[3].mlp.fc2.weight)

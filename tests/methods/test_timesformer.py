@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from benchctl.errors import WeightsMissing
 from benchctl.methods.timesformer import resize_position_embedding
 
 Build = Callable[..., nn.Module]
@@ -50,6 +51,14 @@ def test_resizing_by_nearest_neighbour() -> None:
 def test_resizing_leaves_what_is_no_square_alone(tokens: int) -> None:
     embedding = torch.randn(1, tokens, 3)
     assert torch.equal(resize_position_embedding(embedding, 4), embedding)
+
+
+def test_a_file_of_another_model_is_refused(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCHCTL_WEIGHTS", str(tmp_path))
+    (tmp_path / "hub" / "tsf").mkdir(parents=True)
+    save_file({"timesformer.embeddings.time_embeddings": torch.zeros(3)}, tmp_path / "hub" / "tsf" / "model.safetensors")
+    with pytest.raises(WeightsMissing, match="does not fit"):
+        build("timesformer-tiny", "8x64", pretrained=True, weights="hub/tsf")
 
 
 def test_published_weights_load_at_another_shape(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ LOWER_PRECISION = """
     convolution prelu addmm addmv addr matmul einsum mm mv linalg_vecdot linear addbmm baddbmm bmm chain_matmul linalg_multi_dot
     _thnn_fused_lstm_cell _thnn_fused_gru_cell lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell _scaled_dot_product_flash_attention
     scaled_dot_product_attention
-""".split()
+""".split()  # noqa: SIM905  a list of this length is unreadable as literals
 
 FLOAT32 = """
     acos asin cosh erfinv exp expm1 log log10 log2 log1p reciprocal rsqrt sinh tan pow.Tensor_Scalar pow.Tensor_Tensor pow.Scalar
@@ -30,15 +30,15 @@ FLOAT32 = """
     dist pdist cdist renorm logsumexp upsample_nearest1d _upsample_nearest_exact1d upsample_nearest2d _upsample_nearest_exact2d
     upsample_nearest3d _upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d _upsample_bilinear2d_aa upsample_trilinear3d
     upsample_bicubic2d _upsample_bicubic2d_aa
-""".split()
+""".split()  # noqa: SIM905  a list of this length is unreadable as literals
 
 #: these take a `dtype` for their result; where the caller gave none, it becomes float32
 FLOAT32_RESULT = """
     prod prod.dim_int softmax.int log_softmax.int cumprod cumsum linalg_vector_norm linalg_matrix_norm linalg_matrix_norm.str_ord sum
     sum.dim_IntList
-""".split()
+""".split()  # noqa: SIM905  a list of this length is unreadable as literals
 
-WIDEST = "addcdiv addcmul atan2 bilinear cross dot vdot grid_sampler index_put tensordot scatter_add".split()
+WIDEST = "addcdiv addcmul atan2 bilinear cross dot vdot grid_sampler index_put tensordot scatter_add".split()  # noqa: SIM905
 
 _HALF = (torch.float16, torch.bfloat16)
 _Kernel = Callable[..., Any]
@@ -137,7 +137,7 @@ def _below_autocast(
     operator: _Kernel, rewrite: Callable[[tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
 ) -> _Kernel:
     """A kernel that rewrites its arguments and goes on below autocast, so that what it calls is not cast again."""
-    below = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+    below = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)  # type: ignore[attr-defined]
 
     def kernel(*args: Any, **kwargs: Any) -> Any:
         with torch._C._ExcludeDispatchKeyGuard(below):

@@ -37,7 +37,9 @@ def _convolution(args: tuple[Any, ...]) -> int:
     x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = args[:9]
     if not _blocked(x, weight, None if bias is None else list(bias.shape), args[3:9]):
         return 0
-    result = aten.convolution.default(*(_on_meta(t) for t in (x, weight, bias)), stride, padding, dilation, transposed, output_padding, groups)
+    result = aten.convolution.default(
+        *(_on_meta(t) for t in (x, weight, bias)), stride, padding, dilation, transposed, output_padding, groups
+    )
     return max(_reordered(x) + _bytes(weight), _bytes(result))
 
 
@@ -60,7 +62,8 @@ def _blocked(x: torch.Tensor, weight: torch.Tensor, bias_sizes: list[int] | None
     """Whether torch gives the convolution to oneDNN with channels-first tensors."""
     stride, padding, dilation, transposed, output_padding, groups = geometry
     backend = torch._C._select_conv_backend(x, weight, None, stride, padding, dilation, transposed, output_padding, groups, bias_sizes)
-    return bool(backend == torch._C._ConvBackend.Mkldnn) and x.is_contiguous()
+    onednn = torch._C._ConvBackend.Mkldnn  # type: ignore[attr-defined]
+    return bool(backend == onednn) and x.is_contiguous()
 
 
 def _reordered(x: torch.Tensor) -> int:

@@ -60,7 +60,7 @@ class _FakeDeviceModule:
     def set_device(self, device: object) -> None:
         """There is one device; it is always the current one."""
 
-    def device(self, device: object) -> nullcontext[None]:
+    def device(self, _: object) -> nullcontext[None]:
         return nullcontext()
 
     def synchronize(self, device: object = None) -> None:
@@ -69,7 +69,7 @@ class _FakeDeviceModule:
     def manual_seed_all(self, seed: int) -> None:
         """No random number is ever drawn on this device."""
 
-    def get_rng_state(self, device: object = 0) -> torch.Tensor:
+    def get_rng_state(self, _: object = 0) -> torch.Tensor:
         # activation checkpointing saves and restores the state; its content is never read
         return torch.empty(16, dtype=torch.uint8, device="cpu")
 

@@ -17,9 +17,9 @@ from benchctl.errors import BenchctlError, TraceFailed
 from benchctl.probes.hollow import empty_build
 from benchctl.probes.prediction import attention as attention_rules
 from benchctl.probes.prediction import autocast, fake_device
+from benchctl.probes.prediction.cuda_workspaces import CUBLAS_WORKSPACE_BYTES
 from benchctl.probes.prediction.recorder import Recorder
 from benchctl.probes.prediction.trace import StepTrace
-from benchctl.probes.prediction.cuda_workspaces import CUBLAS_WORKSPACE_BYTES
 from benchctl.spec import Attention
 
 STEPS = 2
@@ -155,7 +155,7 @@ def _replace_tensors(model: nn.Module, device: str) -> None:
         for tensors in (module._parameters, module._buffers):
             for name, tensor in tensors.items():
                 if tensor is not None:
-                    tensors[name] = fake(tensor)
+                    tensors[name] = fake(tensor)  # type: ignore[assignment]
 
 
 def _plain_tensors(model: nn.Module) -> Iterator[torch.Tensor]:
@@ -164,7 +164,7 @@ def _plain_tensors(model: nn.Module) -> Iterator[torch.Tensor]:
 
 
 def _cpu_attention(attention: Attention) -> AbstractContextManager[Any]:
-    """torch's own choice of CPU kernel works on fakes; `math` and `flash` narrow it as they do in a real step."""
+    """The choice of CPU kernel that torch makes of CPU kernel works on fakes; `math` and `flash` narrow it as they do in a real step."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     if attention == "efficient":
