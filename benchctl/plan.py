@@ -203,7 +203,8 @@ def execution(cell: Cell, device: Device, cuda: bool, macs: float | None) -> Exe
         return Execution(None, "no GPU, and its size is unknown")
     if macs * cell.shape.batch_size * STEP_PASSES > CPU_STEP_MACS:
         # one reason for all such cells: a report says it once
-        return Execution(None, f"no GPU, and steps of over {CPU_STEP_MACS / 1e9:.0f} GMACs are not executed on a CPU (--device cpu insists)")
+        limit = f"{CPU_STEP_MACS / 1e9:.0f} GMACs"
+        return Execution(None, f"no GPU, and steps of over {limit} are not executed on a CPU (--device cpu insists)")
     return Execution("cpu")
 
 

@@ -106,7 +106,16 @@ def loaded_after(*arguments: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["run", "--help"], ["list", "methods"], ["list", "datasets"], ["list", "suites"], ["list", "tables"], ["report", "--table", "efficiency"], ["schema"]],
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["list", "methods"],
+        ["list", "datasets"],
+        ["list", "suites"],
+        ["list", "tables"],
+        ["report", "--table", "efficiency"],
+        ["schema"],
+    ],
     ids=" ".join,
 )
 def test_commands_that_read_never_import_torch(arguments: list[str], tmp_path: Path):

@@ -39,7 +39,15 @@ def test_the_suite_is_the_union_of_its_grids():
 def test_ids_are_stable_and_depend_on_everything_resolved():
     first = plan(SUITE).cells[0]
     assert first.id == plan(SUITE).cells[0].id
-    for setting in ("precision=bf16", "seeds=[1]", "recipe.optimizer=adamw", "memory_cap_gib=8", "num_classes=10", "pad=true", "measure=[flops]"):
+    for setting in (
+        "precision=bf16",
+        "seeds=[1]",
+        "recipe.optimizer=adamw",
+        "memory_cap_gib=8",
+        "num_classes=10",
+        "pad=true",
+        "measure=[flops]",
+    ):
         assert plan(SUITE, setting).cells[0].id != first.id, setting
     # a time limit does not change what is measured
     assert plan(SUITE, "timeout_s=5").cells[0].id == first.id
@@ -53,8 +61,14 @@ def test_a_pattern_names_every_preset_it_matches():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("methods=[timesformer-tny]", "--set methods=[timesformer-tny]: methods[0]: unknown method 'timesformer-tny'; did you mean 'timesformer-tiny'"),
-        ("methods=[{name: videomae-tiny, options: {depht: 3}}]", "methods[0].options.depht: 'videomae-tiny' has no such option; known options: "),
+        (
+            "methods=[timesformer-tny]",
+            "--set methods=[timesformer-tny]: methods[0]: unknown method 'timesformer-tny'; did you mean 'timesformer-tiny'",
+        ),
+        (
+            "methods=[{name: videomae-tiny, options: {depht: 3}}]",
+            "methods[0].options.depht: 'videomae-tiny' has no such option; known options: ",
+        ),
         ("sweep.0.frames=7", "videomae: 7 frames are not a multiple of the tubelet size 2; use 6 or 8 frames"),
         ("sweep.0.resolution=65", "resolution 65 is not a multiple of the patch size 16; use 80, or 'pad: true' to pad to it"),
         ("attention=flash", "timesformer: attention 'flash' is not available; choose from eager"),
@@ -138,7 +152,10 @@ TRAIN = SUITE.replace("task: profile", "task: [evaluate, train]") + "dataset: eg
 def test_missing_data_names_the_place():
     with pytest.raises(DataMissing) as error:
         resolve_data(suite_file.parse(TRAIN, Path("s.yaml")), Path("/nowhere"))
-    assert str(error.value) == "s.yaml:7:1: no data set: 'egogestar' at /nowhere/egogestar; put it there, or set BENCHCTL_DATA to the folder that holds it"
+    assert (
+        str(error.value)
+        == "s.yaml:7:1: no data set: 'egogestar' at /nowhere/egogestar; put it there, or set BENCHCTL_DATA to the folder that holds it"
+    )
 
 
 def test_the_first_data_set_that_is_present_is_used(real_data: Path):

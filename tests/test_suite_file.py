@@ -42,8 +42,16 @@ def test_yaml_1_2_rules():
     ("old", "new", "message"),
     [
         ("frames: 8", "fames: 8", "s.yaml:5:30: sweep[0].fames: unknown key (and 1 more); did you mean 'frames'?"),
-        ("task: profile", "task: profle", "s.yaml:2:1: task[0]: 'profle' is not one of 'profile', 'train' or 'evaluate'; did you mean 'profile'?"),
-        ("precision: fp32", "precision: fp31", "s.yaml:7:1: precision[0]: 'fp31' is not one of 'fp32', 'fp16' or 'bf16'; did you mean 'fp32'?"),
+        (
+            "task: profile",
+            "task: profle",
+            "s.yaml:2:1: task[0]: 'profle' is not one of 'profile', 'train' or 'evaluate'; did you mean 'profile'?",
+        ),
+        (
+            "precision: fp32",
+            "precision: fp31",
+            "s.yaml:7:1: precision[0]: 'fp31' is not one of 'fp32', 'fp16' or 'bf16'; did you mean 'fp32'?",
+        ),
         ("[224, 336]", "[224, -1]", "s.yaml:5:24: sweep[0].resolution[1]: input should be greater than 0, not -1"),
         ("[224, 336]", "[224, true]", "s.yaml:5:24: sweep[0].resolution[1]: input should be a valid integer, not True"),
         ("name: memory\n", "", "s.yaml: name: is missing"),
@@ -89,7 +97,10 @@ def test_set_changes_and_adds_values():
         ("=3", "--set =3: expected KEY=VALUE; for example --set memory_cap_gib=80"),
         ("sweep.7.frames=3", "--set sweep.7.frames=3: there is no '7' to set"),
         ("sweep.0.frmes=3", "--set sweep.0.frmes=3: sweep[0].frmes: unknown key; did you mean 'frames'?"),
-        ("memory_cap_gib=many", "--set memory_cap_gib=many: memory_cap_gib: input should be a valid number, unable to parse string as a number, not 'many'"),
+        (
+            "memory_cap_gib=many",
+            "--set memory_cap_gib=many: memory_cap_gib: input should be a valid number, unable to parse string as a number, not 'many'",
+        ),
     ],
 )
 def test_a_wrong_set_names_itself(setting: str, message: str):

@@ -57,12 +57,12 @@ def _known(expanded: Plan, store: Store) -> Iterator[tuple[Cell, Any]]:
 
 def _predictions(expanded: Plan, store: Store, cores: int, predict: bool) -> Iterator[Predicted]:
     from benchctl.run.predictions import Predictor
-    from benchctl.run.provenance import code_digests
+    from benchctl.run.provenance import cost_digests
     from benchctl.run.runner import PREDICTION_SECONDS
 
     with tempfile.TemporaryDirectory(prefix="benchctl-plan-") as folder:
         predictor = Predictor(store, Path(folder), workers=min(cores, 4) if predict else 0, stop=threading.Event())
-        yield from predictor.predict(expanded.cells, code_digests, timeout_s=PREDICTION_SECONDS)
+        yield from predictor.predict(expanded.cells, cost_digests, timeout_s=PREDICTION_SECONDS)
 
 
 def _row(cell: Cell, known: Any, predicted: Predicted | None, device: Any, cuda: bool) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from benchctl.report.costs import COST_COLUMNS, SCORE_COLUMNS, Costs
 from benchctl.report.footnotes import footnotes
-from benchctl.report.readings import MEMORY_COLUMNS, memory_values, preference
+from benchctl.report.readings import MEMORY_COLUMNS, memory_values, of_cell, preference
 from benchctl.report.table import CELL_COLUMNS, OUTCOME_COLUMNS, Selection, Table, cell_values, outcome_values, selected
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ def build(store: Store, selection: Selection) -> Table:
     """
     with selected(store, selection) as (snapshot, cells):
         costs = Costs(snapshot)
-        memory = snapshot.readings("peak_memory_bytes")
-    shown = {number: [min(found, key=preference)] for number, found in memory.items()}
+        memory = sorted(snapshot.readings("peak_memory_bytes"), key=preference)
+    shown = [of_cell(cell, memory)[:1] for cell in cells]
     rows = []
-    for cell in cells:
-        found = shown.get(cell.result_id) if cell.result_id is not None else None
+    for cell, readings in zip(cells, shown):
         cost, score = costs.of(cell)
-        rows.append((*cell_values(cell), *cost, *memory_values(cell, found[0] if found else None), *score, *outcome_values(cell)))
+        memory_part = memory_values(cell, readings[0] if readings else None)
+        rows.append((*cell_values(cell), *cost, *memory_part, *score, *outcome_values(cell)))
     columns = (*CELL_COLUMNS, *COST_COLUMNS, *MEMORY_COLUMNS, *SCORE_COLUMNS, *OUTCOME_COLUMNS)
     return Table("efficiency", TABLE, columns, tuple(rows), footnotes(cells, shown))

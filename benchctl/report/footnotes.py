@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from benchctl.record import Outcome
 
 if TYPE_CHECKING:
-    from benchctl.store.stored import CellRow, Reading
+    from benchctl.store.stored import CellRow, Readings
 
 #: a note of a result whose value is a line of text -> how its footnote begins
 _TEXTS = {
@@ -21,17 +21,16 @@ _TEXTS = {
 _NAMED = 3
 
 
-def footnotes(cells: Sequence[CellRow], memory: Mapping[int, Sequence[Reading]]) -> tuple[str, ...]:
+def footnotes(cells: Sequence[CellRow], shown: Sequence[Sequence[Readings]]) -> tuple[str, ...]:
     """One line per fact, with the cells that it is about.
 
     Args:
         cells: the cells that the table shows.
-        memory: the memory readings that it shows, by result id: a line says where a prediction is not calibrated, or a value is missing.
+        shown: the memory readings that it shows of each: a line says where a prediction is not calibrated, or a value is missing.
     """
     facts: dict[str, list[CellRow]] = {}
     noted: dict[int, list[str]] = {}
-    for cell in cells:
-        readings = memory.get(cell.result_id, ()) if cell.result_id is not None else ()
+    for cell, readings in zip(cells, shown):
         # cells with equal notes share them
         if id(cell.notes) not in noted:
             noted[id(cell.notes)] = list(_notes(cell.notes))
@@ -40,12 +39,13 @@ def footnotes(cells: Sequence[CellRow], memory: Mapping[int, Sequence[Reading]])
     return tuple(f"{line} ({_extent(about, len(cells))})." for line, about in facts.items())
 
 
-def _readings(cell: CellRow, readings: Sequence[Reading]) -> Iterator[str]:
-    if any(reading.source == "predicted" and reading.value is not None for reading in readings):
+def _readings(cell: CellRow, readings: Sequence[Readings]) -> Iterator[str]:
+    number = cell.result_id
+    if any(r.source == "predicted" and number in r.values for r in readings):
         yield f"Predicted memory is {cell.notes.get('prediction_calibration', 'of unknown calibration: the result does not say')}"
-    for reading in readings:
-        if reading.value is None:
-            yield f"Peak memory ({reading.source}, {reading.kind}, {reading.device}) is unavailable: {reading.reason}"
+    for r in readings:
+        if number is not None and number in r.reasons:
+            yield f"Peak memory ({r.source}, {r.kind}, {r.device}) is unavailable: {r.reasons[number]}"
 
 
 def _notes(notes: Mapping[str, Any]) -> Iterator[str]:

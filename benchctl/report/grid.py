@@ -12,7 +12,7 @@ from benchctl.report.table import NOT_RECORDED, NOT_RUN, Absent, Column, Show, T
 #: display unit -> base units in one of it
 _SCALES: dict[Show, float] = {"": 1, "G": 1e9, "M": 1e6, "GiB": 2**30, "ms": 1e-3, "s": 1, "%": 1e-2}
 _DECIMALS = 2
-_MOST_DECIMALS = 6
+_MOST_DECIMALS = 4
 _HEADING_WIDTH = 16
 _NOTHING = (NOT_RECORDED, NOT_RUN)
 
@@ -98,13 +98,21 @@ def _fields(column: Column, values: Sequence[Value], table: Table) -> list[Field
 
 def _writer(column: Column, values: Sequence[Value]) -> Callable[[Value], str]:
     if not column.show:
-        return lambda value: value.word if isinstance(value, Absent) else str(value)
+        return str
     scale = _SCALES[column.show]
-    smallest = min((abs(v) / scale for v in values if isinstance(v, int | float) and v), default=1.0)
+    smallest = min((size for v in values if not isinstance(v, str) and (size := abs(v) / scale)), default=1.0)
     # two significant digits of the smallest number, so that nothing that is there reads as 0.00
     decimals = min(_MOST_DECIMALS, max(_DECIMALS, 1 - math.floor(math.log10(smallest))))
-    form = f"{{:.{decimals}f}}".format
-    return lambda value: value.word if isinstance(value, Absent) else value if isinstance(value, str) else form(value / scale)
+    fixed = f"{{:.{decimals}f}}".format
+    half = 0.5 * 10**-decimals
+
+    def write(value: Value) -> str:
+        if isinstance(value, str):
+            return value
+        scaled = value / scale
+        return f"{scaled:.1e}" if 0 < abs(scaled) < half else fixed(scaled)
+
+    return write
 
 
 def _title(column: Column) -> str:

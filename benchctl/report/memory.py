@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from benchctl.report.costs import COST_COLUMNS, SCORE_COLUMNS, Costs
 from benchctl.report.footnotes import footnotes
-from benchctl.report.readings import MEMORY_COLUMNS, memory_values, preference
+from benchctl.report.readings import MEMORY_COLUMNS, memory_values, of_cell, preference
 from benchctl.report.table import (
     CELL_COLUMNS,
     NOT_RECORDED,
@@ -24,12 +24,13 @@ from benchctl.report.table import (
 
 if TYPE_CHECKING:
     from benchctl.store.store import Store
-    from benchctl.store.stored import Reading
+    from benchctl.store.stored import Readings
 
 TABLE = "every memory reading of every cell by kind, source and device, and its split by category"
 
 #: categories in the order in which a training step comes by them; others follow by name
-_CATEGORIES = ("parameters", "buffers", "gradients", "optimizer", "activations", "workspace")
+_CATEGORIES = ("parameters", "buffers", "gradients", "optimizer", "inputs", "activations", "workspace")
+_NONE: dict[int, float | int] = {}
 
 
 def build(store: Store, selection: Selection) -> Table:
@@ -43,21 +44,22 @@ def build(store: Store, selection: Selection) -> Table:
     """
     with selected(store, selection) as (snapshot, cells):
         costs = Costs(snapshot)
-        memory = snapshot.readings("peak_memory_bytes")
-        splits = _by_origin(snapshot.readings("memory_at_peak_bytes"))
-    categories = sorted({name for split in splits.values() for name in split}, key=_category_order)
+        memory = sorted(snapshot.readings("peak_memory_bytes"), key=preference)
+        splits = snapshot.readings("memory_at_peak_bytes")
+    categories = sorted({split.kind for split in splits}, key=_category_order)
+    by_origin = {(split.source, split.device, split.kind): split.values for split in splits}
+    shown = [of_cell(cell, memory) for cell in cells]
     rows = []
-    for cell in cells:
-        found = memory.get(cell.result_id, []) if cell.result_id is not None else []
+    for cell, found in zip(cells, shown):
         head, tail, (cost, score) = cell_values(cell), outcome_values(cell), costs.of(cell)
-        ordered: list[Reading | None] = [*sorted(found, key=preference)]
-        for reading in ordered or [None]:
-            split: dict[str, Value] = {}
-            if reading and reading.kind == "allocated":
-                split = splits.get((cell.result_id, reading.source, reading.device), {})
-            parts = (split.get(name, NOT_RECORDED) for name in categories)
+        readings: Sequence[Readings | None] = found or (None,)
+        for reading in readings:
+            parts: tuple[Value, ...] = (NOT_RECORDED,) * len(categories)
+            if reading and reading.kind == "allocated" and cell.result_id is not None:
+                of = [by_origin.get((reading.source, reading.device, category), _NONE) for category in categories]
+                parts = tuple(values.get(cell.result_id, NOT_RECORDED) for values in of)
             rows.append((*head, *memory_values(cell, reading), *parts, *cost, *score, *tail))
-    return Table("memory", TABLE, _columns(categories), tuple(rows), footnotes(cells, memory))
+    return Table("memory", TABLE, _columns(categories), tuple(rows), footnotes(cells, shown))
 
 
 def _columns(categories: list[str]) -> tuple[Column, ...]:
@@ -74,15 +76,6 @@ def _columns(categories: list[str]) -> tuple[Column, ...]:
         *(replace(column, text="never") for column in (*COST_COLUMNS, *SCORE_COLUMNS)),
         *OUTCOME_COLUMNS,
     )
-
-
-def _by_origin(readings: dict[int, list[Reading]]) -> dict[tuple[int | None, str, str], dict[str, Value]]:
-    splits: dict[tuple[int | None, str, str], dict[str, Value]] = defaultdict(dict)
-    for result_id, found in readings.items():
-        for reading in found:
-            if reading.value is not None:
-                splits[result_id, reading.source, reading.device][reading.kind] = reading.value
-    return splits
 
 
 def _category_order(name: str) -> tuple[int, str]:

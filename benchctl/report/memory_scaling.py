@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchctl.errors import Inconclusive
 from benchctl.report import figure
-from benchctl.report.memory_sweeps import Line, MemoryKind, Sweep, memory_kind, sweeps
+from benchctl.report.memory_sweeps import Line, Sweep, comparable, sweeps
 from benchctl.report.table import Selection, selected
 
 if TYPE_CHECKING:
@@ -42,9 +42,8 @@ def draw(store: Store, selection: Selection, file: Path) -> None:
     """
     figure.check(file)
     with selected(store, selection) as (snapshot, cells):
-        memory = snapshot.readings("peak_memory_bytes")
-    of = memory_kind(memory)
-    found = sweeps(cells, memory, of)
+        memory = comparable(snapshot.readings("peak_memory_bytes"))
+    found = sweeps(cells, memory)
     if not found:
         raise Inconclusive(
             "no two cells with memory differ in only their resolution or only their frames",
@@ -52,10 +51,11 @@ def draw(store: Store, selection: Selection, file: Path) -> None:
             fix="run a suite that sweeps them: benchctl run memory_scaling",
         )
     with figure.style():
-        figure.save(_figure(found, of, _caption(found)), file)
+        quantity = f", {memory[0].kind} on {memory[0].device}" if memory else ""
+        figure.save(_figure(found, f"peak memory (GiB{quantity})", _caption(found)), file)
 
 
-def _figure(drawn: Sequence[Sweep], of: MemoryKind | None, caption: str) -> Figure:
+def _figure(drawn: Sequence[Sweep], quantity: str, caption: str) -> Figure:
     labels = sorted({line.label for each in drawn for line in each.lines})
     styles = {label: figure.line_style(i) for i, label in enumerate(labels)}
     room = 0.25 + _LABEL_CHARACTER * max(map(len, labels))
@@ -70,7 +70,7 @@ def _figure(drawn: Sequence[Sweep], of: MemoryKind | None, caption: str) -> Figu
         axes = made.add_axes((left / width, below / height, _PLOT_WIDTH / width, _PLOT_HEIGHT / height))
         _panel(axes, each, styles, limits)
         if i == 0:
-            axes.set_ylabel("peak memory (GiB" + (f", {of.kind} on {of.device})" if of else ")"))
+            axes.set_ylabel(quantity)
     made.text(0.1 / width, 0.06 / height, "\n".join(caption_lines), fontsize=6.5, color=figure.CAPTION, va="bottom", linespacing=1.35)
     return made
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from benchctl.record import Outcome
 from benchctl.report.readings import preference
 
 if TYPE_CHECKING:
-    from benchctl.store.stored import CellRow, Reading
+    from benchctl.store.stored import CellRow, Readings
 
 _GIB = 2**30
 _SHAPE = ("frames", "resolution", "batch_size")
@@ -58,27 +58,18 @@ class Sweep:
     calibrations: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class MemoryKind:
-    """What is compared: memory of another kind or device is another quantity."""
-
-    kind: str
-    device: str
+def comparable(readings: Sequence[Readings]) -> list[Readings]:
+    """Those of the kind and device that a report prefers: memory of another kind or device is another quantity."""
+    best = min((r for r in readings if r.values), key=preference, default=None)
+    return [r for r in readings if best and (r.kind, r.device) == (best.kind, best.device)]
 
 
-def memory_kind(memory: Mapping[int, Sequence[Reading]]) -> MemoryKind | None:
-    """The kind and device of the readings that a report prefers; None where no reading has a value."""
-    found = [reading for readings in memory.values() for reading in readings if reading.value is not None]
-    best = min(found, key=preference, default=None)
-    return MemoryKind(best.kind, best.device) if best else None
-
-
-def sweeps(cells: Sequence[CellRow], memory: Mapping[int, Sequence[Reading]], of: MemoryKind | None) -> list[Sweep]:
+def sweeps(cells: Sequence[CellRow], memory: Sequence[Readings]) -> list[Sweep]:
     """The longest sweep over the resolution and the longest over the frames, where there are any.
 
-    A method takes part with two cells or more that differ in nothing but the axis.
+    `memory` is of one kind and device. A method takes part with two cells or more that differ in nothing but the axis.
     """
-    chosen = {axis: _longest(cells, memory, axis, of) for axis in ("resolution", "frames")}
+    chosen = {axis: _longest(cells, memory, axis) for axis in ("resolution", "frames")}
     keys = {_key(cell) for along in chosen.values() for cell in along}
     facets = [i for i in range(1, 1 + len(_FACETS)) if len({key[i] for key in keys}) > 1]
     made = []
@@ -89,7 +80,7 @@ def sweeps(cells: Sequence[CellRow], memory: Mapping[int, Sequence[Reading]], of
         calibrations = set()
         for cell in sorted(along, key=lambda each: int(getattr(each, axis))):
             label = ", ".join([cell.method, *(_key(cell)[i] for i in facets)])
-            points = _points(cell, memory, axis, of)
+            points = _points(cell, memory, axis)
             for source, point in points.items():
                 lines[label, source].append(point)
             if "predicted" in points:
@@ -101,11 +92,11 @@ def sweeps(cells: Sequence[CellRow], memory: Mapping[int, Sequence[Reading]], of
     return made
 
 
-def _longest(cells: Sequence[CellRow], memory: Mapping[int, Sequence[Reading]], axis: str, of: MemoryKind | None) -> list[CellRow]:
+def _longest(cells: Sequence[CellRow], memory: Sequence[Readings], axis: str) -> list[CellRow]:
     """The cells of the shape that is held while `axis` takes the most values."""
     by_shape: dict[tuple[int, ...], dict[tuple[str, ...], list[CellRow]]] = defaultdict(lambda: defaultdict(list))
     for cell in cells:
-        if _points(cell, memory, axis, of):
+        if _points(cell, memory, axis):
             by_shape[tuple(getattr(cell, name) for name in _SHAPE if name != axis)][_key(cell)].append(cell)
     best: tuple[int, int, tuple[int, ...], list[CellRow]] = (0, 0, (), [])
     for shape, methods in by_shape.items():
@@ -119,15 +110,14 @@ def _key(cell: CellRow) -> tuple[str, ...]:
     return (cell.method, *(str(getattr(cell, name)) for name in _FACETS))
 
 
-def _points(cell: CellRow, memory: Mapping[int, Sequence[Reading]], axis: str, of: MemoryKind | None) -> dict[str, Point]:
+def _points(cell: CellRow, memory: Sequence[Readings], axis: str) -> dict[str, Point]:
     """The point of `cell` by source; none where there is nothing to draw."""
-    readings = memory.get(cell.result_id, ()) if cell.result_id is not None else ()
     x: int = getattr(cell, axis)
     oom = cell.outcome is Outcome.OOM
     points = {
-        reading.source: Point(x, reading.value / _GIB, oom)
-        for reading in readings
+        r.source: Point(x, r.values[cell.result_id] / _GIB, oom)
+        for r in memory
         # what was measured up to the moment at which memory ran out is not what the step needs
-        if reading.value is not None and MemoryKind(reading.kind, reading.device) == of and not (oom and reading.source == "measured")
+        if cell.result_id in r.values and not (oom and r.source == "measured")
     }
     return points or ({"measured": Point(x, None, oom)} if oom else {})

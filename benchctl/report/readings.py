@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from benchctl.report.table import NOT_RECORDED, UNAVAILABLE, Column, Value, absence
 
 if TYPE_CHECKING:
-    from benchctl.store.stored import CellRow, Reading
+    from benchctl.store.stored import CellRow, Readings
 
 #: columns of a table with one reading per cell; text forms have a column for each kind of reading
 MEMORY_COLUMNS = (
@@ -21,17 +22,25 @@ _ORIGINS = {("measured", "cuda"): 0, ("predicted", "cuda"): 1, ("measured", "cpu
 _KINDS = {"allocated": 0, "reserved": 1, "device": 2, "rss": 3}
 
 
-def preference(reading: Reading) -> tuple[object, ...]:
-    """Sorts the readings of a cell: those with a value, then the GPU's, its prediction, the CPU's; allocated before reserved."""
-    origin = (reading.source, reading.device)
-    return (reading.value is None, _ORIGINS.get(origin, len(_ORIGINS)), origin, _KINDS.get(reading.kind, len(_KINDS)), reading.kind)
+def preference(readings: Readings) -> tuple[object, ...]:
+    """Sorts readings: the GPU's, its prediction, the CPU's; allocated before reserved."""
+    origin = (readings.source, readings.device)
+    return (_ORIGINS.get(origin, len(_ORIGINS)), origin, _KINDS.get(readings.kind, len(_KINDS)), readings.kind)
 
 
-def memory_values(cell: CellRow, reading: Reading | None) -> tuple[Value, ...]:
+def of_cell(cell: CellRow, readings: Sequence[Readings]) -> list[Readings]:
+    """Those of `readings` that hold a value, or the reason for none, about `cell`; those with a value first."""
+    number = cell.result_id
+    if number is None:
+        return []
+    return [r for r in readings if number in r.values] + [r for r in readings if number in r.reasons]
+
+
+def memory_values(cell: CellRow, readings: Readings | None) -> tuple[Value, ...]:
     """The values of `MEMORY_COLUMNS`; where there is no reading, words."""
     cap = NOT_RECORDED if cell.memory_cap_bytes is None else cell.memory_cap_bytes
     missing = absence(cell)
-    if reading is None:
+    if readings is None or cell.result_id is None:
         return (missing, missing, missing, missing, cap)
-    value = absence(cell, UNAVAILABLE) if reading.value is None else reading.value
-    return (reading.kind or missing, reading.source, reading.device or missing, value, cap)
+    value = readings.values.get(cell.result_id, absence(cell, UNAVAILABLE))
+    return (readings.kind or missing, readings.source, readings.device or missing, value, cap)

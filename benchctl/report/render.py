@@ -157,7 +157,7 @@ def _json(table: Table) -> str:
         "schema_version": str(SCHEMA_VERSION),
         "table": json.dumps(table.name),
         "columns": _json_lines({"name": column.name, "unit": column.unit} for column in table.columns),
-        "rows": _json_lines(dict(zip(names, row)) for row in table.rows),
+        "rows": _json_lines(dict(zip(names, (None if value.__class__ is Absent else value for value in row))) for row in table.rows),
         "notes": _json_lines(table.notes),
     }
     return "{\n" + ",\n".join(f'  "{key}": {text}' for key, text in parts.items()) + "\n}"
@@ -168,9 +168,4 @@ def _json_lines(values: Iterable[object]) -> str:
     return "[\n    " + ",\n    ".join(lines) + "\n  ]" if lines else "[]"
 
 
-def _null(value: object) -> None:
-    if not isinstance(value, Absent):
-        raise TypeError(f"{value!r} has no form in JSON")
-
-
-_ENCODER = json.JSONEncoder(allow_nan=False, default=_null)
+_ENCODER = json.JSONEncoder(allow_nan=False)

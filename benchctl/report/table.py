@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from benchctl.errors import Inconclusive
 from benchctl.record import Outcome
@@ -23,25 +23,10 @@ if TYPE_CHECKING:
 Show = Literal["", "G", "M", "GiB", "ms", "%", "s"]
 
 
-class Absent:
-    """No value, and the word that says why: `unavailable`, `oom`, `not run`. JSON has null and CSV an empty field in its place.
+class Absent(str):
+    """No value, and the word that says why: `unavailable`, `oom`, `not run`. JSON has null and CSV an empty field in its place."""
 
-    The same word is the same object, so that the columns of a large table compare fast.
-    """
-
-    __slots__ = ("word",)
-    _known: ClassVar[dict[str, Absent]] = {}
-    word: str
-
-    def __new__(cls, word: str) -> Absent:
-        """The one object for `word`."""
-        if word not in cls._known:
-            cls._known[word] = made = super().__new__(cls)
-            made.word = word
-        return cls._known[word]
-
-    def __repr__(self) -> str:
-        return f"Absent({self.word!r})"
+    __slots__ = ()
 
 
 #: what nobody recorded, as opposed to what was tried and could not be had
@@ -50,7 +35,7 @@ NOT_RUN = Absent("not run")
 #: what was tried and could not be had; a footnote has the reason
 UNAVAILABLE = Absent("unavailable")
 
-Value = str | int | float | Absent
+Value = str | int | float
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from benchctl.spec import Cell
 #: packages whose version can change a number
 _PACKAGES = ("torch", "torchvision", "timm", "transformers", "fvcore", "numpy", "decord", "av", "deepspeed", "nvidia-ml-py")
 _PACKAGE_FOLDER = Path(benchctl.__file__).parent
-#: rooms that every number depends on, and those that learning depends on as well
-_ROOMS = ("layers", "probes", "engine")
-_LEARNING_ROOMS = ("data", "metrics")
+#: rooms that the numbers of a profile, of learning, and of a prediction depend on: a better probe does not make a training stale
+_PROFILE_ROOMS = ("layers", "probes", "engine")
+_LEARNING_ROOMS = ("layers", "engine", "data", "metrics")
 
 
 def environment(gpus: tuple[Gpu, ...] = (), driver: str | None = None, cuda: str | None = None) -> Environment:
@@ -46,11 +46,18 @@ def environment(gpus: tuple[Gpu, ...] = (), driver: str | None = None, cuda: str
 
 def code_digests(cell: Cell) -> dict[str, str]:
     """Digest of each piece of code that the numbers of `cell` depend on, and the version of torch."""
+    return _digests(cell, _PROFILE_ROOMS if cell.task == "profile" else _LEARNING_ROOMS)
+
+
+def cost_digests(cell: Cell) -> dict[str, str]:
+    """The same for what is counted and predicted about `cell`, whatever its task."""
+    return _digests(cell, _PROFILE_ROOMS)
+
+
+def _digests(cell: Cell, rooms: tuple[str, ...]) -> dict[str, str]:
     method = lookup.entry("method", cell.method).file
-    digests = {f"methods/{method.name}": _file_digest(method), "torch": _version("torch") or "missing"}
-    for room in _ROOMS + (_LEARNING_ROOMS if cell.task != "profile" else ()):
-        digests[room] = _folder_digest(_PACKAGE_FOLDER / room)
-    return digests
+    found = {f"methods/{method.name}": _file_digest(method), "torch": _version("torch") or "missing"}
+    return found | {room: _folder_digest(_PACKAGE_FOLDER / room) for room in rooms}
 
 
 @cache

@@ -6,6 +6,9 @@ a missing, torn or malformed file is an outcome. Killed at any moment, the next 
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 import threading
 import time
 from collections.abc import Iterable
@@ -19,7 +22,7 @@ from benchctl.record import CellResult, Measurement, Outcome, RunRecord
 from benchctl.run.job import Job
 from benchctl.run.predictions import Predictor
 from benchctl.run.process import Answer, Worker, ask
-from benchctl.run.provenance import code_digests
+from benchctl.run.provenance import code_digests, cost_digests
 from benchctl.spec import Cell
 from benchctl.store.store import Store
 
@@ -127,7 +130,7 @@ class Runner:
         """Store cells that end with their prediction as it comes; return the others, in the order of the plan."""
         predictor = Predictor(self._store, self._folder, workers=self._settings.workers, stop=self._stop)
         to_execute: dict[str, tuple[Cell, CellResult, Execution]] = {}
-        for predicted in predictor.predict(cells, code_digests, timeout_s=self._timeout(PREDICTION_SECONDS)):
+        for predicted in predictor.predict(cells, cost_digests, timeout_s=self._timeout(PREDICTION_SECONDS)):
             cell, result = predicted.cell, predicted.result
             if result.outcome is Outcome.INTERRUPTED:
                 continue
@@ -167,7 +170,9 @@ class Runner:
             if not Path(checkpoint).is_file():
                 return Answer(Outcome.SKIPPED, f"checkpoint {checkpoint} is not there; train again with --fresh")
         root = self._plan.data.root if self._plan.data else None
-        folder = self._settings.folder / "checkpoints" / cell.id
+        folder = self._checkpoint_folder(cell)
+        if self._settings.fresh and cell.task == "train":
+            shutil.rmtree(folder, ignore_errors=True)
         return Job(
             kind="execute",
             cell=cell,
@@ -176,6 +181,11 @@ class Runner:
             checkpoint_folder=str(folder) if cell.task == "train" else None,
             checkpoint=checkpoint,
         )
+
+    def _checkpoint_folder(self, cell: Cell) -> Path:
+        """Where a train cell keeps its checkpoint: another one once the code changed, so that no training is half one, half the other."""
+        code = hashlib.sha256(json.dumps(code_digests(cell), sort_keys=True).encode()).hexdigest()
+        return self._settings.folder / "checkpoints" / f"{cell.id}-{code[:8]}"
 
     def _finish(self, cell: Cell, result: CellResult) -> None:
         result = result.model_copy(update={"code": code_digests(cell), "started_at": result.started_at or _now()})

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import DBAPIError
 
 from benchctl.errors import StoreError
 
@@ -39,8 +39,6 @@ _POSTGRESQL = {
     "53100": _FULL,
     "53": ("the database server is short of resources", "try again later"),
     "57": ("the database server is shutting down or starting up", "try again when it is up"),
-    "28": ("the database server refuses this user or password", "correct the user and password in --db"),
-    "3D": ("the database server has no such database", "create it, or correct its name in --db"),
     "XX": _DAMAGED,
 }
 _OS = {
@@ -65,10 +63,6 @@ def reported(where: str) -> Iterator[None]:
     """
     try:
         yield
-    except NoSuchModuleError as error:
-        raise StoreError(str(error), where=where, fix="use a path, sqlite:/// or postgresql://") from error
-    except ArgumentError as error:
-        raise StoreError("not a database URL", where=where, fix="use a path, sqlite:///PATH or postgresql://USER@HOST/NAME") from error
     except ModuleNotFoundError as error:
         if error.name != "psycopg":
             raise
@@ -96,5 +90,5 @@ def _fault(cause: BaseException | None) -> tuple[str, str] | None:
         return _POSTGRESQL.get(state, _POSTGRESQL.get(state[:2]))
     if type(cause).__name__ in ("OperationalError", "ConnectionTimeout"):
         first = str(cause).strip().partition("\n")[0]
-        return (f"the database server cannot be reached ({first})", "check its address in --db, and that it is running")
+        return (f"no connection to the database server ({first})", "check that it is running, and address, user, password and name in --db")
     return None

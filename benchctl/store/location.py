@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import QueuePool
 
 from benchctl.errors import StoreError
@@ -37,9 +38,13 @@ class Location:
         """
         if "://" not in text:
             return cls(URL.create("sqlite", database=text), Path(text))
-        with reported(text):
+        try:
             url = make_url(text)
-        dialect = url.get_backend_name()
+        except (ArgumentError, ValueError) as error:  # a port that is not a number is a ValueError
+            # the text is not repeated: it may have a password in it
+            fix = "use a path, sqlite:///PATH or postgresql://USER@HOST/NAME"
+            raise StoreError("not a database URL", where=f"{text.partition('://')[0]}://...", fix=fix) from error
+        dialect = "postgresql" if url.drivername == "postgres" else url.get_backend_name()
         if dialect not in DIALECTS:
             raise StoreError(
                 f"results are stored in SQLite or PostgreSQL, not in '{dialect}'", where=_shown(url), fix="use a path or postgresql://"

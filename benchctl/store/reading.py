@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -13,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Subquery, and_, func, 
 
 from benchctl.record import UNITS, Environment, Measurement, Outcome, RunRecord
 from benchctl.store import schema
-from benchctl.store.stored import CellRow, MeasurementKey, Reading, StoredResult, StoredRun
+from benchctl.store.stored import CellRow, MeasurementKey, Readings, StoredResult, StoredRun
 
 #: ids in one query; SQLite takes 32,766 and PostgreSQL 65,535 parameters
 _BATCH = 10_000
@@ -95,10 +94,10 @@ class Snapshot:
         outcomes = {outcome.value: outcome for outcome in Outcome}
         parse = cache(json.loads)
         tails: dict[str, tuple[Any, ...]] = {}
-        for cell_id, result_id, run_id, outcome, reason, device, seconds, notes in self._connection.execute(attempts).all():
+        for cell_id, result_id, run_id, outcome, reason, device, seconds, notes in self._connection.execute(attempts):
             tails[cell_id] = (result_id, run_id, outcomes[outcome], reason, device, seconds, parse(notes))
         untried: tuple[Any, ...] = (None, None, None, None, None, None, {})
-        return [CellRow(*row, *tails.get(row[0], untried)) for row in self._connection.execute(query).all()]
+        return [CellRow(*row, *tails.get(row[0], untried)) for row in self._connection.execute(query)]
 
     def scalars(self, wanted: Sequence[Scalar]) -> dict[int, tuple[float | int | None, ...]]:
         """One value per result and wanted number, by result id; None where it was not recorded. Repeated times are averaged.
@@ -118,22 +117,27 @@ class Snapshot:
             .group_by(_m.result_id)
         )
         units = [UNITS[s.metric] for s in wanted]
-        return {number: tuple(map(exact, found, units)) for number, *found in self._connection.execute(query).all()}
+        return {number: tuple(map(exact, found, units)) for number, *found in self._connection.execute(query)}
 
-    def readings(self, metric: str) -> dict[int, list[Reading]]:
-        """The highest repetition of every kind, source and device of `metric`, by result id."""
+    def readings(self, metric: str) -> list[Readings]:
+        """The readings of `metric` by kind, source and device. Columns, because a row for each would be a million objects."""
         key = (_m.result_id, _m.metric, _m.kind, _m.source, _m.device)
         query = (
             select(_m.result_id, _m.kind, _m.source, _m.device, func.max(_m.value), func.max(_m.reason))
             .where(_m.result_id.in_(self._scope.newest()), _m.metric == metric)
             .group_by(*key)
-            .order_by(*key)
         )
         unit = UNITS[metric]
-        found: dict[int, list[Reading]] = defaultdict(list)
-        for number, kind, source, device, value, reason in self._connection.execute(query).all():
-            found[number].append(Reading(kind, source, device, exact(value, unit), reason if value is None else None))
-        return dict(found)
+        found: dict[tuple[str, str, str], Readings] = {}
+        for result_id, kind, source, device, value, reason in self._connection.execute(query):
+            column = found.get((kind, source, device))
+            if column is None:
+                column = found[kind, source, device] = Readings(kind, source, device, {}, {})
+            if value is None:
+                column.reasons[result_id] = reason
+            else:
+                column.values[result_id] = exact(value, unit)
+        return list(found.values())
 
 
 def present(connection: Connection, key: Any, values: Sequence[str]) -> set[str]:
@@ -207,7 +211,7 @@ def measurements(connection: Connection, result_id: int) -> tuple[Measurement, .
     return tuple(Measurement(**{**row._mapping, "value": exact(row.value, row.unit)}) for row in connection.execute(query))
 
 
-def exact(value: float | int | None, unit: str) -> float | int | None:
+def exact(value: Any, unit: str) -> Any:
     """`value` as an integer where its unit only has integers: PostgreSQL gives floats."""
     if unit in ("bytes", "count") and isinstance(value, float) and value.is_integer():
         return int(value)

@@ -22,9 +22,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from benchctl.errors import StoreError, UsageError, unknown
 from benchctl.record import UNITS, CellResult, Measurement, RunRecord
 from benchctl.spec import Cell
-from benchctl.store import migrations, reading, schema
+from benchctl.store import opening, reading, schema
 from benchctl.store.faults import reported
-from benchctl.store.location import Access, Location
+from benchctl.store.location import Location
 from benchctl.store.stored import StoredResult, StoredRun
 from benchctl.store.turn import turn
 
@@ -37,9 +37,11 @@ class Store:
     Every method raises `StoreError`, one line, where the database is locked, damaged, read-only, full or out of reach.
     """
 
-    def __init__(self, location: Location, engine: Engine, timeout_seconds: float) -> None:
+    def __init__(self, location: Location, engine: Engine, written: Path | None, timeout_seconds: float) -> None:
         self.location = location
         self._engine = engine
+        #: the file that this store takes turns to write; None for a reader, and for a server, which has locks of its own
+        self._written = written
         self._timeout = timeout_seconds
 
     @classmethod
@@ -57,18 +59,8 @@ class Store:
         """
         location = Location.parse(str(url))
         with reported(str(location)):
-            if location.path:
-                _find(location.path, str(location), create=create and not read_only)
-            if read_only:
-                return cls(location, _reader(location, busy_seconds), busy_seconds)
-            access: Access = "create" if create else "write"
-            store = cls(location, location.engine(access, busy_seconds), busy_seconds)
-            try:
-                store._prepare()
-            except BaseException:
-                store.close()
-                raise
-            return store
+            opened = opening.reader(location, busy_seconds) if read_only else opening.writer(location, busy_seconds, create=create)
+        return cls(location, opened, None if read_only else location.path, busy_seconds)
 
     def __enter__(self) -> Self:
         return self
@@ -188,7 +180,7 @@ class Store:
 
     @contextmanager
     def snapshot(self, *, suite: str | None = None, run: str | None = None) -> Iterator[reading.Snapshot]:
-        """What a report reads: the planned cells of a suite, a run, or everything, all as of one moment.
+        """What a report reads: the planned cells of a suite, a run, or everything, all as of one moment; none if nothing was ever run.
 
         Args:
             suite: the cells of every run of the suite as it was last asked for; runs of an earlier wording of it are left out.
@@ -199,28 +191,13 @@ class Store:
             UsageError: several runs begin with `run`.
         """
         with self._read() as connection:
-            found = None if run is None else _one(connection, schema.runs.c.run_id, run, "run")
-            if suite is not None:
-                suites = reading.suites(connection)
-                if suite not in suites:
-                    raise unknown("suite", suite, suites, where=str(self.location))
-                if found is not None and reading.runs(connection, found)[0].record.suite != suite:
-                    raise UsageError(f"run '{found}' is not of suite '{suite}'", fix="leave one of them out")
+            suites = reading.suites(connection)
+            if suite is not None and suite not in suites and suites:
+                raise unknown("suite", suite, suites, where=str(self.location))
+            found = _one(connection, schema.runs.c.run_id, run, "run") if run is not None and suites else None
+            if found is not None and suite is not None and reading.runs(connection, found)[0].record.suite != suite:
+                raise UsageError(f"run '{found}' is not of suite '{suite}'", fix="leave one of them out")
             yield reading.Snapshot(connection, reading.Scope.of(connection, suite=suite, run=found))
-
-    def _prepare(self) -> None:
-        path = self.location.path
-        with self._turn():
-            with self._engine.connect() as connection:
-                fresh = migrations.version(connection, str(self.location)) == 0
-            if fresh and path:
-                # cannot be switched inside a transaction, and only here is the file known to be ours
-                raw = self._engine.raw_connection()
-                raw.cursor().execute("PRAGMA journal_mode=WAL")
-                raw.close()
-            # taken even when there is nothing to prepare: a read-only file is found out now, not after the first hour of a run
-            with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
-                migrations.prepare(connection, str(self.location), lambda found: path and migrations.back_up(path, found))
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
@@ -241,51 +218,7 @@ class Store:
                 yield connection
 
     def _turn(self) -> AbstractContextManager[None]:
-        if self.location.path is None or self._engine.get_execution_options().get("read_only"):
-            return nullcontext()
-        return turn(self.location.path, self._timeout)
-
-
-def _find(path: Path, where: str, *, create: bool) -> None:
-    if path.is_dir():
-        raise StoreError("a folder, not a results database", where=where, fix=f"name a file in it, for example {path / 'benchctl.db'}")
-    if create:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    elif not path.exists():
-        raise StoreError("there is no results database here", where=where, fix="run a suite first (benchctl run SUITE), or correct --db")
-
-
-def _reader(location: Location, timeout_seconds: float) -> Engine:
-    engine = _checked_reader(location, "read", timeout_seconds)
-    if engine is None:
-        # SQLite needs its lock files beside the database and may not create them here; without a log nobody is writing either
-        engine = _checked_reader(location, "immutable", timeout_seconds)
-    assert engine is not None
-    return engine.execution_options(read_only=True)
-
-
-def _checked_reader(location: Location, access: Access, timeout_seconds: float) -> Engine | None:
-    from sqlalchemy.exc import OperationalError
-
-    engine = location.engine(access, timeout_seconds)
-    try:
-        with engine.connect() as connection:
-            found = migrations.version(connection, str(location))
-    except OperationalError:
-        engine.dispose()
-        path = location.path
-        log = path.with_name(f"{path.name}-wal") if path else None
-        if access == "read" and log and not (log.exists() and log.stat().st_size):
-            return None
-        raise
-    except BaseException:
-        engine.dispose()
-        raise
-    if found < schema.SCHEMA_VERSION:
-        engine.dispose()
-        what = f"tables of version {found} are older than this benchctl's" if found else "holds no results yet"
-        raise StoreError(what, where=str(location), fix="run a suite into it (benchctl run SUITE), which prepares it")
-    return engine
+        return turn(self._written, self._timeout) if self._written else nullcontext()
 
 
 def _insert_new(connection: Connection, table: Any, rows: list[dict[str, Any]]) -> None:
@@ -342,7 +275,7 @@ def _measurement_values(number: int, m: Measurement) -> dict[str, Any]:
 
 
 def _one(connection: Connection, column: Any, text: str, kind: str) -> str:
-    ids = connection.execute(select(column).where(column.startswith(text, autoescape=True)).limit(6)).scalars().all()
+    ids = connection.execute(select(column).where(column.startswith(text, autoescape=True)).order_by(column).limit(6)).scalars().all()
     if text in ids or len(ids) == 1:
         return text if text in ids else str(ids[0])
     if ids:

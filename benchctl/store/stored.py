@@ -77,11 +77,15 @@ class CellRow(NamedTuple):
     notes: dict[str, Any]
 
 
-class Reading(NamedTuple):
-    """One measurement with its repetitions summed up, or the reason why there is no value."""
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """One metric of one kind, from one source, about one device, over many results.
+
+    A result is in `values` with the highest of its repetitions, or in `reasons` with why there is no value, or in neither.
+    """
 
     kind: str
     source: str
     device: str
-    value: float | int | None
-    reason: str | None
+    values: dict[int, float | int]
+    reasons: dict[int, str]

@@ -121,5 +121,3 @@ class Attending(nn.Module):
         if options.pop("masked", False):
             options["attn_mask"] = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
         return self.out(F.scaled_dot_product_attention(q, k, v, **options).transpose(1, 2).flatten(2).mean(1))
-
-

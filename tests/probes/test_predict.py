@@ -23,7 +23,14 @@ def mlp(make_step: Callable[[nn.Module], PlainStep] | None = None, rows: int = 6
 
 @pytest.mark.parametrize(
     ("clips", "frames", "resolution", "allocated", "reserved"),
-    [(1, 8, 224, 2.38, 2.62), (1, 8, 448, 8.88, 9.26), (1, 8, 1024, 110, 116), (16, 8, 224, 24.2, 24.9), (16, 16, 224, 47.7, 50.0), (16, 128, 224, 399, 422)],
+    [
+        (1, 8, 224, 2.38, 2.62),
+        (1, 8, 448, 8.88, 9.26),
+        (1, 8, 1024, 110, 116),
+        (16, 8, 224, 24.2, 24.9),
+        (16, 16, 224, 47.7, 50.0),
+        (16, 128, 224, 399, 422),
+    ],
 )
 def test_timesformer_b(clips: int, frames: int, resolution: int, allocated: float, reserved: float):
     build = timesformer(num_frames=frames, image_size=resolution)
@@ -32,7 +39,7 @@ def test_timesformer_b(clips: int, frames: int, resolution: int, allocated: floa
     assert peak.allocated_bytes / GIB == pytest.approx(allocated, rel=0.03)
     assert peak.reserved_bytes / GIB == pytest.approx(reserved, rel=0.03)
     assert sum(peak.by_category.values()) == peak.allocated_bytes
-    assert trace.peak(cap_bytes=48 * GIB).fits == (allocated < 48)
+    assert trace.peak(cap_bytes=48 * GIB).fits == (reserved < 48)
 
 
 @pytest.mark.parametrize(("attention", "allocated", "kernels"), [("eager", 19.6, {}), ("sdpa", 7.9, {"efficient": 24})])
@@ -84,7 +91,7 @@ def test_fp16_includes_gradient_scaling():
 
 
 @pytest.mark.parametrize("build", [timm_model("resnet18"), timm_model("vit_tiny_patch16_224", img_size=64, drop_path_rate=0.1)])
-@pytest.mark.parametrize("dtype", [None, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [None, torch.float16])
 def test_other_families(build: Callable[[], nn.Module], dtype: torch.dtype | None):
     peak = predict(build, step(dtype=dtype, scaled=dtype is torch.float16), batch(2, 3, 64, 64), attention="sdpa").peak()
     assert peak.fits
@@ -106,10 +113,11 @@ class Checkpointed(nn.Module):
         return self.head(x.mean(1))
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "math"])
-def test_checkpointing(attention: str):
+def test_checkpointing():
     peaks = [
-        predict(lambda c=c: Checkpointed(c), step(dtype=torch.bfloat16), batch(8, 256, 64), attention=attention).peak().by_category["activations"]
+        predict(lambda c=c: Checkpointed(c), step(dtype=torch.bfloat16), batch(8, 256, 64), attention="math")
+        .peak()
+        .by_category["activations"]
         for c in (False, True)
     ]
     assert peaks[1] < peaks[0] / 2
@@ -204,16 +212,22 @@ def failing(what: str) -> type[Mlp]:
 
 @pytest.mark.parametrize(
     ("what", "says"),
-    [("item", "reads a tensor's value"), ("other device", "device"), ("shape", "shape"), ("data-dependent shape", "cannot be traced")],
+    [
+        ("item", "reads a tensor's value"),
+        ("other device", "device"),
+        ("shape", "reduction dim"),
+        ("data-dependent shape", "cannot be traced"),
+    ],
 )
 @pytest.mark.parametrize("device", [CUDA, CPU])
-def test_what_cannot_be_traced_is_one_line(what: str, says: str, device: TracedDevice):
+def test_what_cannot_be_traced_is_one_line(what: str, says: str, device: TracedDevice, capfd: pytest.CaptureFixture[str]):
     if what == "other device" and device is CPU:
         pytest.skip("one device")
     with pytest.raises(TraceFailed) as raised:
         predict(failing(what), step(), batch(4, 256), attention="sdpa", device=device)
     assert says in str(raised.value)
     assert "\n" not in str(raised.value)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_build_that_fails_is_a_trace_that_fails():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ def _tracing(attention: Attention, device: TracedDevice) -> Iterator[tuple[Recor
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.enter_context(_no_garbage_collection())
+        stack.enter_context(_no_tracebacks())
         if device.name == "cuda":
             fake_device.register()
         else:
@@ -172,6 +174,17 @@ def _cpu_attention(attention: Attention) -> AbstractContextManager[Any]:
     if attention in ("math", "flash"):
         return sdpa_kernel(SDPBackend.MATH if attention == "math" else SDPBackend.FLASH_ATTENTION)
     return nullcontext()
+
+
+@contextmanager
+def _no_tracebacks() -> Iterator[None]:
+    """Keep torch from logging a traceback for every shape error; the error itself carries the reason."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    was_disabled, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = was_disabled
 
 
 @contextmanager

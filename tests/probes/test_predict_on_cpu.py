@@ -1,0 +1,83 @@
+"""Predicted CPU bytes against those that torch's allocator reported while the same steps really ran.
+
+One watches storages of fake tensors, the other the profiler's allocation events of the whole step. They share one thing: the scratch
+of half-precision matrix products, which prediction asks of single products of that shape.
+"""
+
+import gc
+from collections.abc import Callable
+
+import pytest
+import torch
+from probe_models import SMALL, batch, run_for_real, step, timesformer, timm_model, videomae
+from torch import nn
+
+from benchctl.probes.memory import live_bytes
+from benchctl.probes.prediction import CPU, predict
+
+TOLERANCE = 0.005
+BF16 = torch.bfloat16
+VIT = {"img_size": 64, "depth": 4, "drop_rate": 0.1, "drop_path_rate": 0.1, "attn_drop_rate": 0.1, "proj_drop_rate": 0.1}
+
+
+def residual(
+    build: Callable[[], nn.Module], shape: tuple[int, ...], dtype: torch.dtype | None, optimizer: str = "sgd", attention: str = "sdpa"
+) -> float:
+    make_step, make_batch = step(dtype=dtype, optimizer=optimizer), batch(*shape)
+    predicted = predict(build, make_step, make_batch, attention=attention, device=CPU).peak().allocated_bytes
+    gc.collect()
+    real = live_bytes(lambda: run_for_real(build, make_step, make_batch)).value_bytes
+    assert real is not None
+    return predicted / real - 1
+
+
+FAMILIES = {
+    "timesformer": (timesformer(**SMALL, num_frames=4, image_size=64), (16, 4, 3, 64, 64)),
+    "videomae-sdpa": (videomae(**SMALL, num_frames=8, image_size=64, attn_implementation="sdpa"), (48, 8, 3, 64, 64)),
+    "videomae-eager": (videomae(**SMALL, num_frames=8, image_size=64, attn_implementation="eager"), (48, 8, 3, 64, 64)),
+    "resnet-bottleneck": (timm_model("resnet26"), (8, 3, 64, 64)),
+    "vit": (timm_model("vit_tiny_patch16_224", **VIT), (48, 3, 64, 64)),
+}
+
+
+@pytest.mark.parametrize("dtype", [None, BF16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_predicted_is_real(family: str, dtype: torch.dtype | None):
+    build, shape = FAMILIES[family]
+    assert abs(residual(build, shape, dtype)) < TOLERANCE
+
+
+def test_with_adamw():
+    build, shape = FAMILIES["timesformer"]
+    assert abs(residual(build, shape, None, optimizer="adamw")) < 1e-5
+
+
+class TwoConvolutions(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 32, 3, stride=2, padding=1)
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.second(self.first(x)).mean((2, 3)))
+
+
+def test_reordered_convolutions():
+    """Activations outweigh weights here, so the peak is inside a convolution: its blocked copies must be right."""
+    assert abs(residual(TwoConvolutions, (8, 3, 64, 64), None)) < TOLERANCE
+
+
+def test_a_wrong_prediction_is_noticed():
+    """The measurement is not the prediction in disguise: a step that keeps one more activation is off by its size."""
+    build, shape = FAMILIES["timesformer"]
+    make_step, make_batch = step(), batch(*shape)
+    predicted = predict(build, make_step, make_batch, attention="sdpa", device=CPU).peak().allocated_bytes
+
+    def hoarding() -> None:
+        kept = torch.zeros(8 * 2**20)
+        run_for_real(build, make_step, make_batch)
+        del kept
+
+    real = live_bytes(hoarding).value_bytes
+    assert real is not None
+    assert real - predicted == pytest.approx(32 * 2**20, rel=0.01)

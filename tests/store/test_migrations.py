@@ -1,0 +1,110 @@
+"""Older databases are brought up to date whole, after a checked copy, or left as they were."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+from store_samples import cell, result, run
+
+from benchctl.errors import StoreError
+from benchctl.store import migrations, schema
+from benchctl.store.migrations import Migration
+from benchctl.store.store import Store
+
+
+def add_energy(connection: Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE results ADD COLUMN energy REAL")
+    connection.exec_driver_sql("UPDATE results SET energy = 1.0")  # which the triggers would refuse
+
+
+def fail(connection: Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE results ADD COLUMN half REAL")
+    connection.exec_driver_sql("SELECT * FROM nothing")
+
+
+def orphan(connection: Connection) -> None:
+    connection.exec_driver_sql("DELETE FROM results")
+
+
+@pytest.fixture
+def filled(database: Path) -> Path:
+    with Store.open(database) as store:
+        store.begin_run(run(), [cell()])
+        store.add_result("run-1", result(cell()))
+    return database
+
+
+def to_version_3(monkeypatch: pytest.MonkeyPatch, second: Migration | None = None) -> None:
+    steps = (Migration(2, "energy", add_energy), second or Migration(3, "nothing", lambda connection: None))
+    monkeypatch.setattr(migrations, "MIGRATIONS", steps)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 3)
+
+
+def read(database: Path, query: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(database)) as raw:
+        return raw.execute(query).fetchall()
+
+
+def test_migrations_are_numbered_without_gaps() -> None:
+    assert [m.to for m in migrations.MIGRATIONS] == list(range(2, schema.SCHEMA_VERSION + 1))
+
+
+def test_an_older_database_is_migrated_after_a_copy(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = read(filled, "SELECT name, sql FROM sqlite_schema ORDER BY name")
+    triggers = read(filled, "SELECT name FROM sqlite_schema WHERE type = 'trigger' ORDER BY name")
+    to_version_3(monkeypatch)
+    with Store.open(filled) as store:
+        assert store.measurements(1)[0].value == 7
+    assert read(filled, "PRAGMA user_version") == [(3,)]
+    assert read(filled, "SELECT energy FROM results") == [(1.0,)]
+    assert read(filled, "SELECT name FROM sqlite_schema WHERE type = 'trigger' ORDER BY name") == triggers
+    copy = filled.with_name("results.db.v1.backup")
+    assert read(copy, "SELECT name, sql FROM sqlite_schema ORDER BY name") == before
+    assert read(copy, "SELECT count(*) FROM results") == [(1,)]
+    assert sorted(p.name for p in filled.parent.glob("*backup*")) == [copy.name]
+
+
+def test_a_reader_does_not_migrate(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    to_version_3(monkeypatch)
+    with pytest.raises(StoreError, match="its tables, of version 1, are older than this benchctl's; run a suite into it"):
+        Store.open(filled, read_only=True)
+    assert read(filled, "PRAGMA user_version") == [(1,)]
+
+
+@pytest.mark.parametrize(("step", "error"), [(fail, DBAPIError), (orphan, StoreError)])
+def test_a_migration_that_fails_changes_nothing(filled: Path, monkeypatch: pytest.MonkeyPatch, step, error) -> None:
+    before = read(filled, "SELECT name, sql FROM sqlite_schema ORDER BY name")
+    with monkeypatch.context() as patch:
+        to_version_3(patch, Migration(3, "bad", step))
+        with pytest.raises(error):
+            Store.open(filled)
+    assert read(filled, "PRAGMA user_version") == [(1,)]
+    assert read(filled, "SELECT name, sql FROM sqlite_schema ORDER BY name") == before
+    with Store.open(filled) as store:
+        assert store.measurements(1)[0].value == 7
+
+
+def test_a_damaged_database_is_not_migrated(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = bytearray(filled.read_bytes())
+    content[-4096:] = b"\xa5" * 4096
+    filled.write_bytes(content)
+    to_version_3(monkeypatch)
+    with pytest.raises(StoreError, match="damaged"):
+        Store.open(filled)
+    assert filled.read_bytes() == bytes(content)
+
+
+def test_the_header_names_the_application(filled: Path) -> None:
+    assert filled.read_bytes()[68:72] == b"bctl"
+    assert read(filled, "PRAGMA journal_mode") == [("wal",)]
+
+
+def test_the_copy_cannot_be_written(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled.with_name("results.db.v1.backup").mkdir()
+    to_version_3(monkeypatch)
+    with pytest.raises(StoreError, match=r"results\.db\.v1\.backup"):
+        Store.open(filled)
+    assert read(filled, "PRAGMA user_version") == [(1,)]
