@@ -47,7 +47,7 @@ types: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/pytest benchmarks --benchmark-enable --benchmark-only --benchmark-columns=min,median,max,rounds
+	$(BIN)/pytest $(wildcard benchmarks/bench_*.py) --benchmark-enable --benchmark-only --benchmark-columns=min,median,max,rounds
 
 # every shipped suite must plan, and the published schema must be the code's
 check: setup

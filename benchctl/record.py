@@ -96,6 +96,8 @@ class Measurement(Record):
     def _check(self) -> Self:
         if self.metric not in UNITS:
             raise ValueError(f"metric '{self.metric}' is not in the vocabulary")
+        if self.unit != UNITS[self.metric]:
+            raise ValueError(f"{self.metric} is in {UNITS[self.metric]}, not {self.unit}")
         if (self.value is None) != (self.reason is not None):
             raise ValueError(f"{self.metric}: a missing value needs a reason, and a value needs none")
         if self.value is not None and not math.isfinite(self.value):

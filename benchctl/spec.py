@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -287,6 +288,13 @@ class Cell(Vocabulary):
     budget: Budget | None = None
     #: for evaluate: `cell:ID` of the train cell, or `file:PATH`
     checkpoint: str | None = None
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, without what was derived from the fields before they changed."""
+        copied = super().model_copy(update=update, deep=deep)
+        for derived in ("canonical", "id", "label"):
+            copied.__dict__.pop(derived, None)
+        return copied
 
     @cached_property
     def canonical(self) -> str:

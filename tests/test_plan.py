@@ -53,6 +53,14 @@ def test_ids_are_stable_and_depend_on_everything_resolved():
     assert plan(SUITE, "timeout_s=5").cells[0].id == first.id
 
 
+def test_a_changed_copy_has_an_id_of_its_own():
+    cell = plan(SUITE).cells[0]
+    other = cell.model_copy(update={"seed": 1})
+    assert (cell.id, cell.label) != (other.id, other.label)
+    assert other.id == plan(SUITE, "seeds=1").cells[0].id
+    assert other.label.endswith("seed1")
+
+
 def test_a_pattern_names_every_preset_it_matches():
     names = [c.method for c in plan(SUITE, 'methods=["*-tiny"]').cells]
     assert {"timesformer-tiny", "videomae-tiny", "side4video-tiny"} <= set(names)

@@ -24,9 +24,12 @@ FIGURE = "peak memory over resolution and over frames, with the cap and what is 
 
 #: inches: the plotting area of a panel, and what stands around it
 _PLOT_WIDTH, _PLOT_HEIGHT = 2.5, 2.3
-_LEFT, _BETWEEN, _TOP, _BOTTOM = 0.55, 0.35, 0.3, 0.48
+_LEFT, _BETWEEN, _TOP, _BOTTOM = 0.6, 0.35, 0.3, 0.48
 _LABEL_CHARACTER, _CAPTION_CHARACTER, _CAPTION_LINE = 0.064, 0.047, 0.135
 _AXIS_TITLES = {"resolution": "resolution (pixels)", "frames": "frames"}
+#: how many of each unit there are in a GiB
+_UNITS = {"GiB": 1, "MiB": 1024}
+_MOST_TICKS = 12
 #: height of a line label, in parts of the axis
 _LABEL_HEIGHT = 0.06
 
@@ -51,8 +54,8 @@ def draw(store: Store, selection: Selection, file: Path) -> None:
             fix="run a suite that sweeps them: benchctl run memory_scaling",
         )
     with figure.style():
-        quantity = f", {memory[0].kind} on {memory[0].device}" if memory else ""
-        figure.save(_figure(found, f"peak memory (GiB{quantity})", _caption(found)), file)
+        quantity = f"{memory[0].kind} on {memory[0].device}" if memory else ""
+        figure.save(_figure(found, quantity, _caption(found)), file)
 
 
 def _figure(drawn: Sequence[Sweep], quantity: str, caption: str) -> Figure:
@@ -70,7 +73,7 @@ def _figure(drawn: Sequence[Sweep], quantity: str, caption: str) -> Figure:
         axes = made.add_axes((left / width, below / height, _PLOT_WIDTH / width, _PLOT_HEIGHT / height))
         _panel(axes, each, styles, limits)
         if i == 0:
-            axes.set_ylabel(quantity)
+            axes.set_ylabel(f"peak memory ({', '.join(filter(None, (_unit(limits), quantity)))})")
     made.text(0.1 / width, 0.06 / height, "\n".join(caption_lines), fontsize=6.5, color=figure.CAPTION, va="bottom", linespacing=1.35)
     return made
 
@@ -80,8 +83,8 @@ def _panel(axes: Axes, drawn: Sweep, styles: Mapping[str, tuple[str, str]], limi
     _spread(axes, xs)
     axes.set_xticks(xs, [str(x) for x in xs])
     axes.set_yscale("log", base=2)
+    axes.set_yticks(*_ticks(limits))
     axes.set_ylim(*limits)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.minorticks_off()
     axes.grid(axis="y", color=figure.GRID, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -95,6 +98,19 @@ def _panel(axes: Axes, drawn: Sweep, styles: Mapping[str, tuple[str, str]], limi
     for line in drawn.lines:
         _line(axes, line, styles[line.label], min(drawn.caps_gib, default=limits[1]))
     _labels(axes, drawn, styles)
+
+
+def _ticks(limits: tuple[float, float]) -> tuple[list[float], list[str]]:
+    """Powers of two of a GiB inside the limits, and how they are written."""
+    low, high = (math.log2(limit) for limit in limits)
+    powers = range(math.ceil(low), math.floor(high) + 1)
+    step = 1 + len(powers) // _MOST_TICKS
+    ticks = [2.0**power for power in powers if power % step == 0]
+    return ticks, [f"{tick * _UNITS[_unit(limits)]:.4g}" for tick in ticks]
+
+
+def _unit(limits: tuple[float, float]) -> str:
+    return "GiB" if limits[1] > 1 else "MiB"
 
 
 def _spread(axes: Axes, xs: Sequence[int]) -> None:

@@ -48,8 +48,7 @@ class Scope:
         """The scope of a run, else of a suite as it was last asked for, else of every suite so."""
         rows = connection.execute(select(_runs.number, _runs.run_id, _runs.suite, _runs.suite_json).order_by(_runs.number.desc())).all()
         if run is not None:
-            number = next(row.number for row in rows if row.run_id == run and suite in (None, row.suite))
-            return cls((run,), number)
+            return cls((run,), next(row.number for row in rows if row.run_id == run))
         wording: dict[str, str] = {}
         for row in rows:
             wording.setdefault(row.suite, row.suite_json)

@@ -128,7 +128,7 @@ def test_nothing_is_drawn_outside_of_the_picture(scaling: Store) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with figure.style():
-        made = memory_scaling._figure(found(scaling), "peak memory (GiB)", _caption(found(scaling)))
+        made = memory_scaling._figure(found(scaling), "allocated on cuda", _caption(found(scaling)))
         canvas = FigureCanvasAgg(made)
         canvas.draw()
         edge = made.bbox
@@ -140,6 +140,19 @@ def test_nothing_is_drawn_outside_of_the_picture(scaling: Store) -> None:
             assert not any(a.overlaps(b) for i, a in enumerate(names) for b in names[:i])
             ticks = [label.get_window_extent() for label in axes.get_xticklabels()]
             assert not any(a.overlaps(b) for i, a in enumerate(ticks) for b in ticks[:i])
+
+
+@pytest.mark.parametrize(
+    ("limits", "labels"),
+    [
+        ((1.2, 100), ["2", "4", "8", "16", "32", "64"]),
+        ((0.01, 0.07), ["16", "32", "64"]),
+        ((0.2, 3), ["0.25", "0.5", "1", "2"]),
+        ((0.01, 800), ["0.01562", "0.0625", "0.25", "1", "4", "16", "64", "256"]),
+    ],
+)
+def test_memory_ticks_are_powers_of_two(limits: tuple[float, float], labels: list[str]) -> None:
+    assert memory_scaling._ticks(limits)[1] == labels
 
 
 def test_line_styles_are_told_apart() -> None:

@@ -262,7 +262,9 @@ def test_sqlite_urls(database: Path) -> None:
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres"])
 def test_an_unreachable_server(scheme: str) -> None:
     pytest.importorskip("psycopg", reason="psycopg is not installed")
-    fails(lambda: Store.open(f"{scheme}://user:secret@127.0.0.1:1/name"), "no connection to the database server", "check that it is running")
+    fails(
+        lambda: Store.open(f"{scheme}://user:secret@127.0.0.1:1/name"), "no connection to the database server", "check that it is running"
+    )
 
 
 @pytest.mark.parametrize(
