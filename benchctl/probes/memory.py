@@ -57,8 +57,8 @@ def live_bytes(function: Callable[[], object], *, held: Iterable[torch.Tensor | 
 
     Args:
         function: what to measure; what it raises is passed on.
-        held: tensors and modules that are alive before and count from the start (modules with their buffers and gradients); the
-            rest of what was alive before does not count.
+        held: tensors and modules that are alive before and count from the start (modules with their buffers and gradients). They
+            count to the end: a release of what was allocated before is not reported. The rest of what was alive does not count.
     """
     live = peak = sum(_cpu_storages(held).values())
     # The profiler's own log lines go to stderr, among them an error where there is no GPU. It reads this when it starts.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Subquery, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, Subquery, and_, case, func, or_, select
 
 from benchctl.record import UNITS, Environment, Measurement, Outcome, RunRecord
 from benchctl.store import schema
@@ -65,9 +65,10 @@ class Scope:
         return query.subquery()
 
     def newest(self) -> Select[tuple[int]]:
-        """The id of the newest attempt at each cell that was attempted."""
+        """The id of the newest attempt at each cell that was attempted; an interrupted one counts only where there is no other."""
         chosen = select(_planned.cell_id).where(_planned.run_id.in_(self.run_ids))
-        query = select(func.max(_results.result_id)).where(_results.cell_id.in_(chosen))
+        ended = func.max(case((_results.outcome != Outcome.INTERRUPTED.value, _results.result_id)))
+        query = select(func.coalesce(ended, func.max(_results.result_id))).where(_results.cell_id.in_(chosen))
         if self.until is not None:
             known = select(_runs.run_id).where(_runs.number <= self.until)
             query = query.where(_results.run_id.in_(known))

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from benchctl.errors import StoreError, UsageError, unknown
-from benchctl.record import UNITS, CellResult, Measurement, RunRecord
+from benchctl.record import CellResult, Measurement, RunRecord
 from benchctl.spec import Cell
 from benchctl.store import opening, reading, schema
 from benchctl.store.faults import reported
@@ -100,11 +100,8 @@ class Store:
         """Store one attempt at a cell with its measurements, in one transaction, and return its result id.
 
         Raises:
-            StoreError: also where `run_id` did not plan the cell, or a measurement is not in its metric's base unit.
+            StoreError: also where `run_id` did not plan the cell.
         """
-        for m in result.measurements:
-            if m.unit != UNITS[m.metric]:
-                raise StoreError(f"{m.metric} is stored in {UNITS[m.metric]}, not in {m.unit}", where=f"cell {result.cell_id}")
         with self._write() as connection:
             planned = schema.run_cells.c
             if not connection.scalar(

@@ -114,7 +114,7 @@ def test_an_attention_operator_without_a_formula_is_an_error(monkeypatch: pytest
 
 def test_products_that_one_counter_misses_are_an_error(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delitem(flops._HANDLES, "baddbmm")
-    with pytest.raises(TraceFailed, match="fvcore counts 0 .* torch 210"):
+    with pytest.raises(TraceFailed, match=r"fvcore counts 0 .* torch 210"):
         count(Direct(lambda a, b: torch.baddbmm(torch.zeros(1), a, b)), (torch.empty(2, 3, 5), torch.empty(2, 5, 7)))
 
 

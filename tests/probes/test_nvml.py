@@ -11,7 +11,7 @@ import pytest
 from benchctl.errors import DeviceMissing
 from benchctl.probes import nvml
 
-# nvmlProcessInfo_v2_t and nvmlMemory_t as nvml.h lays them out; 3735928559 bytes stand for "not available" nowhere but here
+# `process` is nvmlProcessInfo_v2_t and `memory` nvmlMemory_t, as nvml.h lays them out
 STUB = r"""
 #include <string.h>
 #include <stdlib.h>

@@ -57,17 +57,18 @@ def test_kill_in_the_middle_of_writing(database: Path) -> None:
     for round_ in range(ROUNDS):
         writer = start(database, "run-1", 1_000_000)
         assert writer.stdout
-        first = writer.stdout.readline()
-        time.sleep(0.02 + 0.037 * round_)
+        # in the middle of its work, however fast the disk is, and at another moment of a write each time
+        lines = [writer.stdout.readline() for _ in range(10 + round_)]
+        time.sleep(0.0007 * round_)
         writer.send_signal(signal.SIGKILL)
-        lines = [first, *writer.stdout.read().splitlines()]
+        lines += writer.stdout.read().splitlines()
         writer.stdout.close()
         assert writer.wait() == -signal.SIGKILL
         # the last line may be torn: its number was being said
         pairs = [line.split() for line in lines]
         acknowledged |= {int(number): int(i) for number, i in (pair for pair in pairs[:-1] if len(pair) == 2)}
         check(database, acknowledged)
-    assert len(acknowledged) > 10 * ROUNDS, "too few results to have been killed in the middle of anything"
+    assert len(acknowledged) >= 10 * ROUNDS - ROUNDS
 
 
 def test_two_writers_and_a_reader(database: Path) -> None:

@@ -115,12 +115,10 @@ def test_runs_and_cells_by_the_beginning_of_their_id(store: Store) -> None:
         store.cell("")
 
 
-def test_a_result_needs_its_plan_and_its_unit(store: Store) -> None:
+def test_a_result_needs_its_plan(store: Store) -> None:
     store.begin_run(run(), [cell()])
     with pytest.raises(StoreError, match="did not plan cell"):
         store.add_result("run-1", result(cell(1)))
-    with pytest.raises(StoreError, match="stored in bytes, not in MiB"):
-        store.add_result("run-1", result(cell(), measurement("peak_memory_bytes", 1, unit="MiB")))
     assert store.latest_results([cell().id, cell(1).id]) == {}
 
 
@@ -156,6 +154,18 @@ def test_a_snapshot_of_a_run_does_not_move_with_later_runs(store: Store) -> None
     for name, value in (("r0", 0), ("r1", 0), ("r2", 2)):
         with store.snapshot(run=name) as snapshot:
             assert list(snapshot.scalars([Scalar("params")]).values()) == [(value,)]
+
+
+def test_an_interrupted_attempt_hides_none_that_ended(store: Store) -> None:
+    ended, never_ended = cell(), cell(1)
+    store.begin_run(run("r1"), [ended, never_ended])
+    store.add_result("r1", result(ended))
+    for c in (ended, never_ended):
+        store.add_result("r1", result(c, outcome="interrupted", reason="interrupted by the user"))
+    with store.snapshot() as snapshot:
+        assert {c.cell_id: c.outcome for c in snapshot.cells()} == {ended.id: Outcome.OK, never_ended.id: Outcome.INTERRUPTED}
+    # the plan must know that the newest attempt did not end
+    assert store.latest_results([ended.id])[ended.id].outcome is Outcome.INTERRUPTED
 
 
 def test_a_snapshot_of_what_is_not_there(store: Store) -> None:

@@ -43,11 +43,12 @@ class Step(Protocol):
 class TracedDevice:
     """The device that a step is traced for.
 
-    On `cuda` the allocator's rounding and segments, the fused attention kernels' and cuBLAS's workspaces are part of the trace.
-    On `cpu` torch's own CPU rules decide, and kernels have no workspace.
+    On `cuda` tensors are fakes of `FAKE_DEVICE`, which follows CUDA's rules for attention and autocast. On `cpu` they are fakes of the
+    CPU, which follows its own; that is what can be compared with real steps on any machine.
     """
 
     name: Literal["cuda", "cpu"] = "cuda"
+    #: what cuBLAS takes in each of the two threads; not used on the CPU
     cublas_workspace_bytes: int = CUBLAS_WORKSPACE_BYTES
 
     @property
@@ -166,7 +167,7 @@ def _plain_tensors(model: nn.Module) -> Iterator[torch.Tensor]:
 
 
 def _cpu_attention(attention: Attention) -> AbstractContextManager[Any]:
-    """The choice of CPU kernel that torch makes of CPU kernel works on fakes; `math` and `flash` narrow it as they do in a real step."""
+    """The choice of CPU kernel that torch makes works on fakes too; `math` and `flash` narrow it as they do in a real step."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     if attention == "efficient":

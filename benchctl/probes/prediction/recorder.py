@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -50,7 +50,7 @@ class Recorder(TorchDispatchMode):
         self._overflow_flags: set[int] = set()
 
     @contextmanager
-    def during(self, step: int, phase: Phase) -> Any:
+    def during(self, step: int, phase: Phase) -> Iterator[None]:
         """What is allocated in this block belongs to `phase` of `step`."""
         before = self._step, self._phase
         self._step, self._phase = step, phase
@@ -118,10 +118,15 @@ class Recorder(TorchDispatchMode):
             return
         storage = tensor.untyped_storage()
         address = storage._cdata
-        if address in self._live:
-            return
         size = storage.nbytes()
+        if address in self._live:
+            known = self._live[address][0]
+            if self.storages[known].size_bytes == size:
+                return
+            # resized in place
+            self.events.append(~known)
         if size == 0:
+            self._live.pop(address, None)
             return
         name = func.name() if func else ""
         index = self._allocate(size, _CATEGORY_BY_PHASE[self._phase], name)
@@ -134,4 +139,5 @@ class Recorder(TorchDispatchMode):
         return index
 
     def _freed(self, address: int, _: object) -> None:
+        self._overflow_flags.discard(address)
         self.events.append(~self._live.pop(address)[0])
