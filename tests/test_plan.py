@@ -146,7 +146,7 @@ def test_cells_that_cost_the_same_share_a_prediction():
 
 
 def test_ten_thousand_cells_expand_in_under_a_second():
-    # the issue of a researcher with a large sweep; the bound is a contract, and 4 times what it takes
+    # a contract with whoever sweeps a lot; it takes about a quarter of this
     loaded = suite_file.parse(SUITE, Path("s.yaml"), [f"seeds={list(range(1700))}"])
     plan(SUITE)
     began = time.process_time()

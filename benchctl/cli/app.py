@@ -35,6 +35,11 @@ def main() -> None:
         # the reader of our output has gone, as in `benchctl report | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except ModuleNotFoundError as error:
+        if os.environ.get("BENCHCTL_DEBUG"):
+            raise
+        print(f"benchctl: package '{error.name}' is not installed; install benchctl again with everything it needs", file=sys.stderr)  # noqa: T201
+        sys.exit(3)
     except Exception as error:
         if os.environ.get("BENCHCTL_DEBUG"):
             raise
