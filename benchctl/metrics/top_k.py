@@ -1,4 +1,4 @@
-"""Top-k accuracy: the fraction of clips whose true class is among the k highest scores (the standard definition; MOOSE, equations 5 and 6)."""
+"""Top-k accuracy: the fraction of clips whose true class is among the k highest scores (MOOSE, equations 5 and 6)."""
 
 from __future__ import annotations
 

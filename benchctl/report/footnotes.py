@@ -54,9 +54,9 @@ def _notes(notes: Mapping[str, Any]) -> Iterator[str]:
             yield f"{title}: {_text(notes[key])}"
     if notes.get("uncounted_operators"):
         yield f"MACs and FLOPs leave out operators that could not be counted: {', '.join(sorted(notes['uncounted_operators']))}"
-    if notes.get("unreadable_clips"):
-        clips = notes["unreadable_clips"]
-        yield f"Unreadable clips ({len(clips)}), left out: {_listed([_text(clip) for clip in clips], 'clips')}"
+    for key, word in (("unreadable_clips", "Unreadable"), ("missing_clips", "Missing")):
+        if notes.get(key):
+            yield f"{word} clips ({len(notes[key])}), left out: {_listed([_text(clip) for clip in notes[key]], 'clips')}"
 
 
 def _ending(cell: CellRow) -> Iterator[str]:
