@@ -11,9 +11,11 @@ import pytest
 import torch
 from probe_models import SMALL, batch, run_for_real, step, timesformer, timm_model, videomae
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchctl.probes.memory import live_bytes
 from benchctl.probes.prediction import CPU, predict
+from benchctl.probes.prediction.layouts import as_kernels_return
 
 TOLERANCE = 0.005
 BF16 = torch.bfloat16
@@ -66,6 +68,26 @@ class TwoConvolutions(nn.Module):
 def test_reordered_convolutions():
     """Activations outweigh weights here, so the peak is inside a convolution: its blocked copies must be right."""
     assert abs(residual(TwoConvolutions, (8, 3, 64, 64), None)) < TOLERANCE
+
+
+@pytest.mark.parametrize("permutation", [(0, 1, 2), (0, 2, 1), (2, 1, 0)])
+def test_layouts_are_those_of_the_kernels(permutation: tuple[int, ...]):
+    """Batch normalisation of a permuted sequence, forward and backward; the fakes' own rule keeps the permuted strides."""
+    aten = torch.ops.aten
+    sizes = [0, 0, 0]
+    for place, size in zip(permutation, (4, 6, 5), strict=True):
+        sizes[place] = size
+    c = torch.ones(6)
+
+    def results(x: torch.Tensor, kernel: Callable[..., torch.Tensor]) -> list[tuple[int, ...]]:
+        forward = kernel(aten.native_batch_norm.default, (x, c, c, c, c, True, 0.1, 1e-5))
+        backward = kernel(aten.native_batch_norm_backward.default, (x, x, c, c, c, c, c, True, 1e-5, [True, True, True]))
+        return [forward[0].stride(), backward[0].stride()]
+
+    real = results(torch.rand(sizes).permute(permutation), lambda operator, args: operator(*args))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        x = torch.rand(sizes).permute(permutation)
+        assert results(x, lambda operator, args: as_kernels_return(operator, args, operator(*args))) == real
 
 
 def test_a_wrong_prediction_is_noticed():

@@ -1,9 +1,9 @@
 """Bytes that CUDA kernels allocate for themselves, which no operator's result shows.
 
 Modelled: the gradient accumulators of the fused attention kernels (`mha_bwd` in `flash_api.cpp`; `Params::workspace_size` in
-`kernel_backward.h` of the memory-efficient kernel), copies of operands whose strides cuBLAS cannot read, and copies of convolution
-inputs that are neither contiguous nor channels-last. Not modelled: cuDNN's own workspaces, whose size depends on the algorithm it
-picks on the device at hand.
+`kernel_backward.h` of the memory-efficient kernel), copies of operands whose strides cuBLAS cannot read, and copies of what cuDNN's
+convolutions and batch normalisations are given neither contiguous nor channels-last. Not modelled: cuDNN's own workspaces, whose size
+depends on the algorithm it picks on the device at hand.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._prims_common import suggest_memory_format
 
 #: cuBLAS's default workspace per stream and thread before Hopper: 2 x 4096 KiB + 8 x 16 KiB
 CUBLAS_WORKSPACE_BYTES = 2 * 4096 * 1024 + 8 * 16 * 1024
@@ -71,11 +72,8 @@ def _readable_by_cublas(matrix: torch.Tensor) -> bool:
     return (column_stride == 1 and row_stride >= max(1, columns)) or (row_stride == 1 and column_stride >= max(1, rows))
 
 
-def _convolution_copy(args: tuple[Any, ...]) -> int:
-    x = args[0]
-    channels_last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
-    as_is = x.is_contiguous() or (channels_last is not None and x.is_contiguous(memory_format=channels_last))
-    return 0 if as_is else _bytes(x)
+def _cudnn_copies(*places: int) -> Callable[[tuple[Any, ...]], int]:
+    return lambda args: sum(_bytes(args[i]) for i in places if not args[i].is_contiguous(memory_format=suggest_memory_format(args[i])))
 
 
 def _bytes(tensor: torch.Tensor) -> int:
@@ -90,6 +88,9 @@ _RULES: dict[Any, Callable[[tuple[Any, ...]], int]] = {
     aten.bmm.default: _matrix_copies(0, 1),
     aten.addmm.default: _matrix_copies(1, 2),
     aten.baddbmm.default: _matrix_copies(1, 2),
-    aten.convolution.default: _convolution_copy,
+    aten.convolution.default: _cudnn_copies(0),
+    aten.convolution_backward.default: _cudnn_copies(0, 1),
+    aten.native_batch_norm.default: _cudnn_copies(0),
+    aten.native_batch_norm_backward.default: _cudnn_copies(0, 1),
 }
 _CUBLAS = frozenset((aten.mm.default, aten.bmm.default, aten.addmm.default, aten.baddbmm.default))

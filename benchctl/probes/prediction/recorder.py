@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchctl.errors import TraceFailed
 from benchctl.probes.prediction import autocast, cpu_workspaces, cuda_workspaces
+from benchctl.probes.prediction.layouts import as_kernels_return
 from benchctl.probes.prediction.trace import Category, Phase, Storage
 
 aten = torch.ops.aten
@@ -76,7 +77,7 @@ class Recorder(TorchDispatchMode):
         if func is aten._amp_foreach_non_finite_check_and_unscale_.default:
             self._overflow_flags.add(args[1].untyped_storage()._cdata)
         workspace = self._workspace(func, args)
-        result = func(*args, **(kwargs or {}))
+        result = as_kernels_return(func, args, func(*args, **(kwargs or {})))
         self._see_all(result, func)
         if workspace is not None:
             self.events.append(~workspace)

@@ -1,0 +1,157 @@
+"""What a cell costs, through the same code that a suite runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchctl import suite_file
+from benchctl.engine import profile, work
+from benchctl.plan import expand
+from benchctl.record import CellResult, Outcome
+from benchctl.spec import Cell
+
+
+class Never:
+    def is_set(self) -> bool:
+        return False
+
+
+def cell(method: str, frames: int, resolution: int, batch_size: int = 1, **changes: object) -> Cell:
+    text = (
+        f"name: t\ntask: profile\nmethods: [{method}]\nsweep: [{{frames: {frames}, resolution: {resolution}, batch_size: {batch_size}}}]\n"
+    )
+    settings = [f"{key}={value}" for key, value in changes.items()]
+    return expand(suite_file.parse(text, Path("t.yaml"), settings)).cells[0]
+
+
+def memory(result: CellResult, kind: str) -> float:
+    value = result.value("peak_memory_bytes", kind=kind, source="predicted", device="cuda")
+    assert value is not None
+    return value / 2**30
+
+
+#: method, frames, classes -> parameters (trainable ones for Side4Video) in millions, and G MACs with attention
+COUNTS = [
+    ("timesformer-b", 8, 400, "params", 121.566, 196.05),
+    ("videomae-b", 16, 400, "params", 86.53, 180.34),
+    ("side4video-b", 8, 174, "trainable_params", 21.11, 175.97),
+    ("side4video-l", 8, 174, "trainable_params", 102.1, 870),
+]
+
+
+@pytest.mark.parametrize(("method", "frames", "classes", "metric", "millions", "macs"), COUNTS, ids=[row[0] for row in COUNTS])
+def test_counts_are_the_published_ones(method: str, frames: int, classes: int, metric: str, millions: float, macs: float):
+    result = work.predict(cell(method, frames, 224, num_classes=classes, measure=["flops", "params"]))
+    assert result.outcome is Outcome.OK, result.reason
+    assert result.value(metric) / 1e6 == pytest.approx(millions, rel=0.005)
+    assert result.value("macs", kind="all") / 1e9 == pytest.approx(macs, rel=0.005)
+    assert result.value("flops") / 2e9 == pytest.approx(macs, rel=0.005)
+
+
+def test_papers_that_leave_attention_out():
+    # VideoMAE-B at 16 frames is 135.17 G in the papers that count with stock fvcore
+    result = work.predict(cell("videomae-b", 16, 224, measure=["flops"]))
+    assert result.value("macs", kind="without_attention") / 1e9 == pytest.approx(135.17, rel=0.005)
+
+
+#: TimeSformer-B with SGD and explicit attention in fp32: batch, frames, resolution -> GiB allocated, reserved
+TIMESFORMER = [(1, 8, 224, 2.38, 2.62), (1, 8, 448, 8.88, 9.26), (16, 16, 224, 47.7, 50.0)]
+
+
+@pytest.mark.parametrize(("batch", "frames", "resolution", "allocated", "reserved"), TIMESFORMER)
+def test_predicted_memory_of_timesformer(batch: int, frames: int, resolution: int, allocated: float, reserved: float):
+    result = work.predict(cell("timesformer-b", frames, resolution, batch, **{"recipe.optimizer": "sgd", "measure": ["memory"]}))
+    assert memory(result, "allocated") == pytest.approx(allocated, rel=0.03)
+    assert memory(result, "reserved") == pytest.approx(reserved, rel=0.03)
+    split = [m.value for m in result.measurements if m.metric == "memory_at_peak_bytes"]
+    assert sum(split) / 2**30 == pytest.approx(memory(result, "allocated"), rel=1e-9)
+    assert "uncalibrated" in result.notes["prediction_calibration"]
+
+
+def test_a_step_over_the_cap_is_oom_with_its_demand():
+    result = work.predict(cell("timesformer-b", 8, 1024, memory_cap_gib=48, measure=["memory"]))
+    assert result.outcome is Outcome.OOM
+    assert result.reason.startswith("predicted: needs 116")
+    assert memory(result, "allocated") == pytest.approx(110, rel=0.03)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "math", "efficient"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_every_backend_and_precision_can_be_predicted(attention: str, precision: str):
+    result = work.predict(cell("videomae-tiny", 4, 64, 2, attention=attention, precision=precision))
+    assert result.outcome is Outcome.OK, result.reason
+    assert memory(result, "allocated") > 0
+    assert result.value("macs", kind="all") == work.predict(cell("videomae-tiny", 4, 64)).value("macs", kind="all") or attention == "eager"
+
+
+def test_flash_needs_half_precision_and_says_so():
+    refused = work.predict(cell("videomae-tiny", 4, 64, attention="flash"))
+    assert refused.outcome is Outcome.FAILED
+    assert "flash" in refused.reason
+    assert refused.value("peak_memory_bytes") is None
+    assert work.predict(cell("videomae-tiny", 4, 64, attention="flash", precision="bf16")).outcome is Outcome.OK
+
+
+def test_padding_is_said():
+    result = work.predict(cell("side4video-tiny", 2, 40, pad="true"))
+    assert result.outcome is Outcome.OK
+    assert result.notes["padding"] == "40 to 48 pixels: patch 16"
+
+
+def test_a_cell_that_is_executed_is_measured():
+    small = cell("videomae-tiny", 4, 32, 2, measure=["memory", "latency", "flops", "params"])
+    result = work.execute(small, work.WorkSettings(device="cpu"), Never())
+    assert result.outcome is Outcome.OK
+    assert result.device == "cpu"
+    for kind in ("allocated", "rss"):
+        assert result.value("peak_memory_bytes", kind=kind, source="measured", device="cpu") > 0
+    p50, p90, p99 = (result.value("latency_seconds", kind=kind) for kind in ("p50", "p90", "p99"))
+    assert 0 < p50 <= p90 <= p99
+    samples = [m.value for m in result.measurements if m.metric == "latency_seconds" and m.kind == "sample"]
+    assert len(samples) == profile.LATENCY_REPEATS
+    assert result.value("throughput_clips_per_second") == pytest.approx(2 / p50)
+
+
+def test_an_optimizer_with_more_state_needs_more():
+    sgd, adamw = (work.predict(cell("videomae-tiny", 4, 32, **{"recipe.optimizer": name})) for name in ("sgd", "adamw"))
+    state = {r.cell_id: r.value("memory_at_peak_bytes", kind="optimizer") for r in (sgd, adamw)}
+    assert state[adamw.cell_id] > 1.5 * state[sgd.cell_id]
+
+
+@pytest.mark.parametrize("method", ["timesformer-tiny", "videomae-tiny", "side4video-tiny"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_predicted_bytes_of_our_training_step_are_the_real_ones_on_a_cpu(method: str, precision: str):
+    """The step that trains, traced for the CPU, against the allocator's own record of it."""
+    from benchctl.engine import models
+    from benchctl.probes.memory import live_bytes
+    from benchctl.probes.prediction import CPU, predict
+
+    of = cell(method, 4, 64, 2, precision=precision, **{"recipe.optimizer": "adamw"})
+    trace = predict(
+        lambda: models.build(of),
+        lambda model: profile.make_step(of, model),
+        lambda: profile.example(of, 2),
+        attention=of.attention,
+        device=CPU,
+    )
+    model = models.build(of).train()
+    batch = profile.example(of, 2)
+    steps = []
+
+    def run() -> None:
+        steps.append(profile.make_step(of, model))
+        for _ in range(2):
+            steps[0].backward(steps[0].forward(batch))
+            steps[0].update()
+
+    real = live_bytes(run, held=(model, *batch))
+    assert trace.peak().allocated_bytes == pytest.approx(real.value_bytes, rel=0.005)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")
+def test_on_a_gpu_both_are_stored():
+    result = work.execute(cell("videomae-tiny", 4, 64, 2, measure=["memory", "latency"]), work.WorkSettings(device="cuda"), Never())
+    assert result.value("peak_memory_bytes", kind="allocated", source="measured", device="cuda") > 0
