@@ -57,22 +57,20 @@ def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
 class TrainingStep:
     """A model with its optimizer. `forward`, `backward` and `update` in turn are one step."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe, precision: Precision, *, scale_gradients: bool = True) -> None:
+    def __init__(self, model: nn.Module, recipe: Recipe, precision: Precision) -> None:
         """Make the optimizer.
 
         Args:
             model: moved to its device already.
             recipe: optimizer, clipping and label smoothing.
             precision: fp16 scales its loss, so that small gradients survive.
-            scale_gradients: False leaves the scaling of fp16 out, where no device executes it.
         """
         self.model = model
         self.recipe = recipe
         self.precision: Precision = precision
         self.device_type = next(model.parameters()).device.type
         self.optimizer = make_optimizer(model, recipe, self.device_type)
-        scales = precision == "fp16" and scale_gradients
-        self.scaler = torch.amp.GradScaler(self.device_type, enabled=True) if scales else None
+        self.scaler = torch.amp.GradScaler(self.device_type) if precision == "fp16" else None
 
     def forward(self, batch: Batch) -> Tensor:
         """Mean cross-entropy of the batch, in fp32."""

@@ -68,7 +68,7 @@ def test_a_step_is_the_definition(name: str):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_autocast_keeps_weights_and_loss_in_fp32(precision: str):
-    step = TrainingStep(model(), Recipe(), precision, scale_gradients=False)
+    step = TrainingStep(model(), Recipe(), precision)
     seen: list[torch.dtype] = []
     step.model[1].register_forward_hook(lambda _m, _i, out: seen.append(out.dtype))
     loss = step.forward(batch())
