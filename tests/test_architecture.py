@@ -12,7 +12,7 @@ import pytest
 import benchctl
 
 PACKAGE = Path(benchctl.__file__).parent
-VOCABULARY = {"errors", "spec", "record", "lookup", "suite_file"}
+VOCABULARY = {"atomic_file", "errors", "spec", "record", "lookup", "suite_file"}
 
 #: room -> rooms it may import; `benchctl` is the package itself (its version)
 ALLOWED: dict[str, set[str]] = {

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from benchctl.atomic_file import replacing
 from benchctl.errors import MissingError
 
 
@@ -19,6 +20,7 @@ def write(text: str, file: Path | None) -> None:
         typer.echo(text.rstrip("\n"))
         return
     try:
-        file.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
+        with replacing(file) as whole:
+            whole.write((text.rstrip("\n") + "\n").encode())
     except OSError as problem:
         raise MissingError(f"cannot be written: {problem.strerror}", where=str(file), fix="name a file in a folder that exists") from None

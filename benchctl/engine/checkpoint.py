@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchctl.atomic_file import replacing
 from benchctl.engine.step import TrainingStep
 from benchctl.errors import BenchctlError, MissingError
 
@@ -35,16 +34,8 @@ def save(folder: Path, training: TrainingStep, step: int, cell_id: str, record: 
     path = folder / FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{FILE}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(path) as file:
+            torch.save(content, file)
     except (OSError, RuntimeError) as problem:
         # torch reports a full disk as a RuntimeError
         raise MissingError(

@@ -6,9 +6,6 @@ result file atomically and answers `done` on its standard output. End of input e
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
 from typing import Literal
 
 from benchctl.record import Record
@@ -33,18 +30,3 @@ class Job(Record):
     checkpoint_folder: str | None = None
     #: checkpoint file that an evaluate cell reads
     checkpoint: str | None = None
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `path` whole or not at all: a reader never sees a torn file, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -16,8 +16,9 @@ from threading import Event
 
 from pydantic import ValidationError
 
+from benchctl.atomic_file import replacing
 from benchctl.record import CellResult, Outcome
-from benchctl.run.job import DONE, Job, write_atomically
+from benchctl.run.job import DONE, Job
 
 #: seconds between asking a worker to end and ending it
 GRACE_SECONDS = 5.0
@@ -129,7 +130,8 @@ def ask(worker: Worker, job: Job, folder: Path, *, timeout_s: float, stop: Event
     """Give `job` to `worker` by files in `folder`: the validated result, or why there is none."""
     job_file = folder / f"{job.cell.id}.{job.kind}.json"
     result_file = folder / f"{job.cell.id}.{job.kind}.result.json"
-    write_atomically(job_file, job.model_dump_json(exclude_none=True))
+    with replacing(job_file) as file:
+        file.write(job.model_dump_json(exclude_none=True).encode())
     answer = worker.do(job_file, result_file, timeout_s=timeout_s, stop=stop)
     try:
         if answer.outcome is not Outcome.OK:

@@ -6,6 +6,7 @@ a missing, torn or malformed file is an outcome. Killed at any moment, the next 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -109,6 +110,7 @@ class Runner:
         except BaseException:
             self._store.finish_run(self._record.run_id, "failed")
             raise
+        self._drop_empty_logs()
         self._summary.interrupted = self._stop.is_set()
         self._store.finish_run(self._record.run_id, "interrupted" if self._summary.interrupted else "finished")
         return self._summary
@@ -145,11 +147,12 @@ class Runner:
     def _execute(self, cell: Cell, predicted: CellResult, where: Execution) -> None:
         self._listener.start(cell, f"{cell.task} on {where.device}")
         started_at, clock = _now(), time.monotonic()
+        log = self._folder / f"{cell.id}.log"
         job = self._job(cell, where)
         if isinstance(job, Answer):
             answer: CellResult | Answer = job
         else:
-            worker = Worker(self._folder / f"{cell.id}.log")
+            worker = Worker(log)
             try:
                 answer = ask(worker, job, self._folder, timeout_s=self._timeout(self._plan.suite.timeout_s), stop=self._stop)
             finally:
@@ -158,7 +161,8 @@ class Runner:
             answer = CellResult(
                 cell_id=cell.id, outcome=answer.outcome, reason=answer.reason, started_at=started_at, seconds=time.monotonic() - clock
             )
-        self._finish(cell, _merge(answer, predicted, where))
+        result = _merge(answer, predicted, where)
+        self._finish(cell, _with_note(result, "log", str(log)) if result.outcome.failure else result)
 
     def _job(self, cell: Cell, where: Execution) -> Job | Answer:
         checkpoint = None
@@ -194,6 +198,14 @@ class Runner:
             self._checkpoints[cell.id] = result.checkpoint
         self._summary.results.append(result)
         self._listener.finish(cell, result)
+
+    def _drop_empty_logs(self) -> None:
+        for log in self._folder.glob("*.log"):
+            if log.stat().st_size == 0:
+                log.unlink()
+        with contextlib.suppress(OSError):
+            # fails where a log is left to be read, or where nothing ran
+            self._folder.rmdir()
 
     def _timeout(self, otherwise: float) -> float:
         return self._settings.timeout_s or otherwise

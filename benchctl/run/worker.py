@@ -17,9 +17,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from queue import Queue
 
+from benchctl.atomic_file import replacing
 from benchctl.errors import BenchctlError
 from benchctl.record import CellResult, Outcome
-from benchctl.run.job import DONE, Job, write_atomically
+from benchctl.run.job import DONE, Job
 
 #: how long training may take to write its checkpoint once the runner has gone, in seconds
 FAREWELL_SECONDS = 30.0
@@ -77,7 +78,8 @@ def serve() -> None:
     lifeline = Lifeline()
     for job, result_file in lifeline.jobs():
         result = do(job, lifeline.stop)
-        write_atomically(result_file, result.model_dump_json())
+        with replacing(result_file) as file:
+            file.write(result.model_dump_json().encode())
         answers.write(DONE + "\n")
 
 

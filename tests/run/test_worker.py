@@ -13,7 +13,7 @@ import pytest
 
 from benchctl.record import CellResult, Outcome
 from benchctl.run import process
-from benchctl.run.job import Job, write_atomically
+from benchctl.run.job import Job
 from benchctl.run.process import Answer, Worker, ask
 from benchctl.spec import Cell, ClipShape, Recipe
 
@@ -141,18 +141,6 @@ def test_a_method_that_raises_is_one_line_for_the_user_and_a_traceback_for_the_l
     assert result.outcome is Outcome.FAILED
     assert "\n" not in result.reason
     assert "Traceback" in (tmp_path / "worker.log").read_text()
-
-
-def test_an_atomic_write_is_whole_or_absent(tmp_path: Path):
-    target = tmp_path / "file"
-    write_atomically(target, "first")
-
-    assert target.read_text() == "first"
-    target.unlink()
-    target.mkdir()  # replacing a folder by a file fails, after the content was written
-    with pytest.raises(OSError, match="directory"):
-        write_atomically(target, "second")
-    assert [p.name for p in tmp_path.iterdir()] == ["file"], "no temporary file is left"
 
 
 def test_the_protocol_is_one_json_object_a_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
