@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pydantic import ValidationError
 
@@ -29,8 +28,7 @@ class PredictionCache(Protocol):
         """Keep `json` under `key`."""
 
 
-@dataclass(frozen=True)
-class Predicted:
+class Predicted(NamedTuple):
     """The prediction for one cell; `result` has its own cell's id."""
 
     cell: Cell
@@ -49,7 +47,7 @@ class Predictor:
         self._workers = workers
         self._stop = stop
 
-    def predict(self, cells: Sequence[Cell], code: Callable[[Cell], Mapping[str, str]], *, timeout_s: float) -> Iterator[Predicted]:
+    def predict(self, cells: Sequence[Cell], code: Callable[[Cell], Mapping[str, str]], *, timeout_s: float) -> Generator[Predicted]:
         """Predictions as they come, cached ones first. Ends early when `stop` is set."""
         waiting: dict[str, list[Cell]] = {}
         for cell in cells:

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from benchctl.errors import StoreError
 from benchctl.plan import Device, Execution, Plan, execution, state
 from benchctl.record import CellResult, Measurement, Outcome, RunRecord
 from benchctl.run.job import Job
@@ -108,7 +109,9 @@ class Runner:
                 if self._stop.is_set():
                     break
         except BaseException:
-            self._store.finish_run(self._record.run_id, "failed")
+            # where the database itself is the trouble, the first error is the one to tell
+            with contextlib.suppress(StoreError):
+                self._store.finish_run(self._record.run_id, "failed")
             raise
         self._drop_empty_logs()
         self._summary.interrupted = self._stop.is_set()
@@ -132,16 +135,17 @@ class Runner:
         """Store cells that end with their prediction as it comes; return the others, in the order of the plan."""
         predictor = Predictor(self._store, self._folder, workers=self._settings.workers, stop=self._stop)
         to_execute: dict[str, tuple[Cell, CellResult, Execution]] = {}
-        for predicted in predictor.predict(cells, cost_digests, timeout_s=self._timeout(PREDICTION_SECONDS)):
-            cell, result = predicted.cell, predicted.result
-            if result.outcome is Outcome.INTERRUPTED:
-                continue
-            where = execution(cell, self._settings.device, self._settings.cuda, result.value("macs", kind="all"))
-            # a GPU that is here decides for itself whether the step fits
-            if where.device is None or (result.outcome is Outcome.OOM and where.device != "cuda"):
-                self._finish(cell, _with_note(result, "not_measured", where.reason))
-            else:
-                to_execute[cell.id] = (cell, result, where)
+        # closed also when storing fails: its workers would otherwise go on to the last cell
+        with contextlib.closing(predictor.predict(cells, cost_digests, timeout_s=self._timeout(PREDICTION_SECONDS))) as predictions:
+            for cell, result in predictions:
+                if result.outcome is Outcome.INTERRUPTED:
+                    continue
+                where = execution(cell, self._settings.device, self._settings.cuda, result.value("macs", kind="all"))
+                # a GPU that is here decides for itself whether the step fits
+                if where.device is None or (result.outcome is Outcome.OOM and where.device != "cuda"):
+                    self._finish(cell, _with_note(result, "not_measured", where.reason))
+                else:
+                    to_execute[cell.id] = (cell, result, where)
         return [to_execute[cell.id] for cell in cells if cell.id in to_execute]
 
     def _execute(self, cell: Cell, predicted: CellResult, where: Execution) -> None:
