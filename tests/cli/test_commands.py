@@ -112,10 +112,11 @@ def test_plan_runs_nothing(tmp_path: Path):
 
 
 def test_plot_writes_a_picture(ran: Path):
-    ended = benchctl("run", "suite.yaml", "--set", "sweep.0.frames=[4,8]", "--set", "measure=[memory]", "--only", "*/1x*", folder=ran)
+    changes = ("--set", "sweep.0.frames=[4,8]", "--set", "measure=[memory]", "--only", "*/1x*")
+    ended = benchctl("run", "suite.yaml", *changes, "--db", "plot.db", folder=ran)
     assert ended.returncode == 0, ended.stderr
     for suffix, magic in (("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF")):
-        ended = benchctl("plot", "memory-scaling", "-o", f"figure.{suffix}", folder=ran)
+        ended = benchctl("plot", "memory-scaling", "--db", "plot.db", "-o", f"figure.{suffix}", folder=ran)
         assert ended.returncode == 0, ended.stderr
         assert (ran / f"figure.{suffix}").read_bytes().startswith(magic)
 
