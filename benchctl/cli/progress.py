@@ -19,15 +19,15 @@ _STYLES = {Outcome.OK: "green", Outcome.OOM: "yellow", Outcome.SKIPPED: "yellow"
 
 
 def describe(cell: Cell, result: CellResult) -> str:
-    """One line about a finished cell, for example `ok  timesformer-b/profile/1x8x224/...  196.1 GMACs  2.38 GiB predicted`."""
+    """One line about a finished cell, for example `ok  timesformer-b/profile/1x8x224/...  196.1 GMACs  2.38 GiB predicted (cuda)`."""
     parts = [f"{result.outcome.value:<11}", cell.label]
     macs = result.value("macs", kind="all")
     if macs is not None:
         parts.append(f"{macs / 1e9:,.1f} GMACs")
-    for source in ("measured", "predicted"):
-        memory = result.value("peak_memory_bytes", kind="allocated", source=source)
+    for source, device in (("measured", "cuda"), ("predicted", "cuda"), ("measured", "cpu")):
+        memory = result.value("peak_memory_bytes", kind="allocated", source=source, device=device)
         if memory is not None:
-            parts.append(f"{memory / 2**30:,.2f} GiB {source}")
+            parts.append(f"{memory / 2**30:,.2f} GiB {source} ({device})")
             break
     top1 = result.value("top1")
     if top1 is not None:
