@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from benchctl.errors import DeviceMissing, TraceFailed
 from benchctl.probes import nvml
@@ -83,8 +82,10 @@ def _nvml() -> Capability:
 
 
 def _rss() -> Capability:
-    present = Path("/proc/self/statm").exists()
-    return Capability("resident set", present, "/proc" if present else "this system has no /proc")
+    from benchctl.probes.memory import resident_bytes
+
+    peak = resident_bytes(lambda: None)
+    return Capability("resident set", peak.reason is None, peak.reason or "the kernel's high-water mark")
 
 
 def _operations() -> Capability:

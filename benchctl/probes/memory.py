@@ -6,16 +6,15 @@ Each figure is a `Peak` of one kind, and the kinds are not comparable with one a
                exact, and without what kernels take outside that allocator. CUDA: `torch.cuda.max_memory_allocated`.
     reserved   CUDA: segments that torch's caching allocator held, `torch.cuda.max_memory_reserved`.
     device     CUDA: what the driver says this process holds, context included, sampled at 10 Hz through NVML.
-    rss        CPU: growth of the process's resident set over its level at the start, sampled at 200 Hz.
+    rss        CPU: growth of the process's resident set over its level at the start, by the kernel's own high-water mark.
 
-The two sampled kinds are lower bounds: a peak between two samples is not seen. What cannot be measured here is a `Peak` without a
+`device` is a lower bound: a peak between two samples is not seen. What cannot be measured here is a `Peak` without a
 value and with the reason.
 """
 
 from __future__ import annotations
 
 import os
-import resource
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -33,7 +32,6 @@ from benchctl.probes import nvml
 from benchctl.probes.device import cuda_unavailable
 
 NVML_INTERVAL_SECONDS = 0.1
-RSS_INTERVAL_SECONDS = 0.005
 
 
 @dataclass(frozen=True)
@@ -79,14 +77,19 @@ def live_bytes(function: Callable[[], object], *, held: Iterable[torch.Tensor | 
 
 
 def resident_bytes(function: Callable[[], object]) -> Peak:
-    """Largest growth of this process's resident set while `function` runs, over its level before."""
-    if not _STATM.exists():
+    """Largest growth of this process's resident set while `function` runs, over its level before.
+
+    From the kernel's high-water mark (VmHWM), which is set back first: no peak is too short to be seen.
+    """
+    try:
+        # 5: set the high-water mark to the present level (proc(5))
+        _CLEAR_REFS.write_text("5")
+        before = _high_water_bytes()
+    except (OSError, LookupError) as problem:
         function()
-        return Peak("rss", "cpu", None, "this system has no /proc")
-    before = _resident()
-    with _Sampler(_resident, RSS_INTERVAL_SECONDS) as sampler:
-        function()
-    return Peak("rss", "cpu", sampler.largest - before) if sampler.largest is not None else Peak("rss", "cpu", None, str(sampler.reason))
+        return Peak("rss", "cpu", None, f"this system does not let its high-water mark be read and set back: {problem}")
+    function()
+    return Peak("rss", "cpu", _high_water_bytes() - before)
 
 
 @dataclass(frozen=True)
@@ -204,11 +207,14 @@ class _Sampler:
             self.largest = value if self.largest is None else max(self.largest, value)
 
 
-_STATM = Path("/proc/self/statm")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
-def _resident() -> int:
-    return int(_STATM.read_text().split()[1]) * resource.getpagesize()
+def _high_water_bytes() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise LookupError("no VmHWM in /proc/self/status")
 
 
 def _cpu_storages(items: Iterable[torch.Tensor | nn.Module]) -> dict[int, int]:
