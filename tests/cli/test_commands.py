@@ -251,3 +251,47 @@ def test_the_commands_of_the_readme_exist(tmp_path: Path):
         for word in command[2:]:
             if word.startswith("--"):
                 assert word in helped.stdout, command
+
+
+LEARN = """\
+name: learn
+task: [train, evaluate]
+methods: [videomae-tiny]
+dataset: {name: motion_shapes, options: {train_clips_per_class: 1, test_clips_per_class: 1, frames: 8, size: 32}}
+sweep: [{frames: 4, resolution: 32, batch_size: 4}]
+budget: {match_on: steps, amount: 3}
+recipe: {optimizer: sgd, warmup_fraction: 0, sampling: segment, eval_clips: 1}
+"""
+
+
+def test_what_diverges_fails_and_what_needs_it_is_skipped(tmp_path: Path):
+    (tmp_path / "suite.yaml").write_text(LEARN)
+    cache = str(tmp_path / "cache")
+    wild = benchctl("run", "suite.yaml", "--set", "recipe.learning_rate=1e30", "--json", folder=tmp_path, BENCHCTL_CACHE=cache)
+    assert wild.returncode == 1
+    assert json.loads(wild.stdout)["outcomes"] == {"diverged": 1, "skipped": 1}
+    reason = json.loads(wild.stdout)["failed"][0]["reason"]
+    assert reason.startswith("the loss became ")
+
+    calm = benchctl("run", "suite.yaml", "--set", "recipe.learning_rate=1e-3", "--json", folder=tmp_path, BENCHCTL_CACHE=cache)
+    assert calm.returncode == 0, calm.stderr
+    assert json.loads(calm.stdout)["outcomes"] == {"ok": 2}
+    rows = json.loads(benchctl("report", "--table", "efficiency", "--suite", "learn", "--format", "json", folder=tmp_path).stdout)["rows"]
+    assert len({row["top1"] for row in rows}) == 1, "the checkpoint is what was trained"
+
+    # the checkpoint is gone: evaluation says so instead of inventing one
+    for file in (tmp_path / "results" / "checkpoints").rglob("*.pt"):
+        file.unlink()
+    again = benchctl(
+        "run",
+        "suite.yaml",
+        "--set",
+        "recipe.learning_rate=1e-3",
+        "--only",
+        "*/evaluate/*",
+        "--fresh",
+        "--json",
+        folder=tmp_path,
+        BENCHCTL_CACHE=cache,
+    )
+    assert json.loads(again.stdout)["outcomes"] == {"skipped": 1}
