@@ -14,6 +14,8 @@ value and with the reason.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -81,6 +83,7 @@ def resident_bytes(function: Callable[[], object]) -> Peak:
 
     From the kernel's high-water mark (VmHWM), which is set back first: no peak is too short to be seen.
     """
+    _give_back_free_pages()
     try:
         # 5: set the high-water mark to the present level (proc(5))
         _CLEAR_REFS.write_text("5")
@@ -208,6 +211,14 @@ class _Sampler:
 
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+def _give_back_free_pages() -> None:
+    """Freed pages that the C library keeps are resident already: a call that fills them again would seem to need nothing."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _high_water_bytes() -> int:
