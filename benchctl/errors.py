@@ -12,8 +12,7 @@
     │   └── StoreError            3  a results database that is locked, corrupt, read-only, newer, or full
     ├── ClipUnreadable            1  one video file that cannot be decoded
     ├── TraceFailed               1  a model that memory prediction could not trace
-    ├── Inconclusive              4  the database does not hold enough to answer
-    └── Interrupted             130  Ctrl-C
+    └── Inconclusive              4  the database does not hold enough to answer
 
 A message is one line: where, what, and the fix.
 """
@@ -101,12 +100,6 @@ class Inconclusive(BenchctlError):
     """The database does not hold enough to answer."""
 
     exit_code = 4
-
-
-class Interrupted(BenchctlError):
-    """The user pressed Ctrl-C."""
-
-    exit_code = 130
 
 
 def unknown(kind: str, name: str, known: Iterable[str], *, where: str | None = None) -> UnknownName:

@@ -62,8 +62,7 @@ def evaluate(model: nn.Module, clips: ClipSet, settings: LoadSettings, precision
             labels.append(batch.labels)
     finally:
         model.train(was_training)
-    missing = tuple(name for name in clips.missing)
-    return Evaluation(torch.cat(scores), torch.cat(labels), dict(log.reasons), missing)
+    return Evaluation(torch.cat(scores), torch.cat(labels), dict(log.reasons), clips.missing)
 
 
 def _scores(model: nn.Module, clips_BTCHW: Tensor, precision: Precision) -> Tensor:
