@@ -146,6 +146,7 @@ def expand(loaded: LoadedSuite, data: DataSource | None = None) -> Plan:
             common: dict[str, Any] = {
                 "method": method[1].name,
                 "config": resolved.config_json,
+                "options": resolved.options,
                 "shape": shape,
                 "precision": precision,
                 "attention": backend,
@@ -221,6 +222,8 @@ def cost_key(cell: Cell, code: Mapping[str, str]) -> str:
 class _Resolved:
     config: MethodConfig
     config_json: dict[str, Any]
+    #: fields that the suite changed
+    options: dict[str, Any] | None
     recipe: Recipe
 
 
@@ -253,7 +256,10 @@ class _Resolver:
             )
         changes = self._loaded.suite.recipe.model_dump(exclude_unset=True)
         recipe = Recipe.model_validate({**module.RECIPE.model_dump(), **changes})
-        return _Resolved(config, config.model_dump(mode="json"), recipe)
+        resolved, preset = config.model_dump(mode="json"), module.Config(**module.PRESETS[ref.name]).model_dump(mode="json")
+        # an option given as the preset has it changes nothing: the cell is the preset's own
+        options = {name: resolved[name] for name in sorted(ref.options) if resolved[name] != preset[name]}
+        return _Resolved(config, resolved, options or None, recipe)
 
     def shape(self, location: Location, method: _Resolved, shape: ClipShape, attention: Any) -> Any:
         """The attention backend; raises where the method cannot take the shape or the backend."""

@@ -36,6 +36,8 @@ Precision = Literal["fp32", "fp16", "bf16"]
 #: call with the kernel fixed. `auto`: what the method's library does by default; a resolved cell never says `auto`.
 Attention = Literal["auto", "eager", "sdpa", "math", "efficient", "flash"]
 OptimizerName = Literal["sgd", "adamw"]
+#: one number for each of red, green and blue
+Rgb = tuple[float, float, float]
 Measure = Literal["memory", "flops", "params", "latency"]
 
 
@@ -175,6 +177,10 @@ class MethodConfig(Vocabulary):
             raise UsageError(f"attention '{asked}' is not available", fix=f"choose from {', '.join(self.ATTENTION)}")
         return asked
 
+    def statistics(self) -> tuple[Rgb, Rgb] | None:
+        """Mean and standard deviation that clips are normalised by, where they depend on the options; None: the file's MEAN and STD."""
+        return None
+
     def padded(self, resolution: int) -> int:
         """`resolution` rounded up to whole patches."""
         return -(-resolution // self.patch_size) * self.patch_size
@@ -265,6 +271,17 @@ class Suite(Vocabulary):
         return self
 
 
+def options_text(options: Mapping[str, Any]) -> str:
+    """Changed options as a person reads them: `{"orders": [1, 2], "window": [[3, 9, 9], [5, 9, 9]]}` is `orders=1,2 window=3x9x9,5x9x9`."""
+    return " ".join(f"{name}={_value_text(value, ',')}" for name, value in sorted(options.items()))
+
+
+def _value_text(value: Any, between: str) -> str:
+    if isinstance(value, list | tuple):
+        return between.join(_value_text(item, "x") for item in value) or "none"
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 class Cell(Vocabulary):
     """One resolved unit of work: nothing in it is left to a default somewhere else."""
 
@@ -272,6 +289,8 @@ class Cell(Vocabulary):
     method: str
     #: the method's whole Config, as JSON
     config: dict[str, Any]
+    #: those of its fields that the suite changed; null: none
+    options: dict[str, Any] | None = None
     shape: ClipShape
     precision: Precision
     attention: Attention
@@ -310,7 +329,8 @@ class Cell(Vocabulary):
     @cached_property
     def label(self) -> str:
         """What a person calls this cell; `--only` matches it."""
-        return f"{self.method}/{self.task}/{self.shape}/{self.precision}/{self.attention}/seed{self.seed}"
+        changed = f"({options_text(self.options)})" if self.options else ""
+        return f"{self.method}{changed}/{self.task}/{self.shape}/{self.precision}/{self.attention}/seed{self.seed}"
 
     @property
     def steps(self) -> int | None:

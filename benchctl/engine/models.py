@@ -33,7 +33,8 @@ def build(cell: Cell, *, pretrained: bool | None = None) -> nn.Module:
 def load_settings(cell: Cell) -> LoadSettings:
     """How the cell's clips become batches."""
     method = _method(cell)
-    return LoadSettings(cell.shape, cell.recipe, Normalisation(method.MEAN, method.STD))
+    statistics = method.Config.model_validate(cell.config).statistics() or (method.MEAN, method.STD)
+    return LoadSettings(cell.shape, cell.recipe, Normalisation(*statistics))
 
 
 def load_clips(cell: Cell, root: Path | None) -> ClipSet:

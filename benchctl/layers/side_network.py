@@ -14,7 +14,9 @@ and confirmed by its counts (`benchctl.methods.side4video`):
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +38,10 @@ class SideShape:
     blocks: int
     #: C, channels of the encoder that feeds it
     encoder_width: int
+    #: patches along one side of a frame
+    grid: int
+    #: side of a patch in pixels
+    patch_size: int
 
 
 def tok_shift(token_BTD: Tensor) -> Tensor:
@@ -164,6 +170,43 @@ class SideTokenizer(nn.Module):
         return result
 
 
-def position_embedding(patches: int, width: int) -> nn.Parameter:
-    """(N, D), learned, one for all T-Blocks."""
-    return nn.Parameter(torch.randn(patches, width) * 0.01)
+class SideNetwork(nn.Module):
+    """Tokenizer, T-Blocks fed by an encoder, normalisation and the mean over all positions.
+
+    Args:
+        side: sizes.
+        attention: backend of the blocks' attention.
+    """
+
+    def __init__(self, side: SideShape, attention: Attention) -> None:
+        super().__init__()
+        self.tokenizer = SideTokenizer(side.width, side.patch_size)
+        self.position = nn.Parameter(torch.randn(side.grid**2, side.width) * 0.01)
+        self.feeds = nn.ModuleList(SideFeed(side) for _ in range(side.blocks))
+        self.blocks = nn.ModuleList(TBlock(side, attention) for _ in range(side.blocks))
+        self.norm = ChannelsLastBatchNorm(side.width)
+
+    def forward(
+        self, clip_BTCHW: Tensor, features: Iterable[Tensor], beside: Mapping[int, Callable[[Tensor], Tensor]] = MappingProxyType({})
+    ) -> Tensor:
+        """Run the ladder.
+
+        Args:
+            clip_BTCHW: (B, T, 3, H, W).
+            features: for each T-Block, the encoder's tokens (B x T, P, C), class token first.
+            beside: for some T-Blocks, by number from 0: what is made of the encoder's patches (B, T, N, C) and is added, as
+                (B, T, N, D), to what the block is fed.
+
+        Returns:
+            (B, D).
+        """
+        side_BTND = self.tokenizer(clip_BTCHW)
+        for number, (feed, block, tokens) in enumerate(zip(self.feeds, self.blocks, features, strict=True)):
+            tokens_BTPC = tokens.unflatten(0, clip_BTCHW.shape[:2])
+            token_BTPD = feed(tokens_BTPC)
+            fed_BTND = token_BTPD[:, :, 1:]
+            if number in beside:
+                fed_BTND = fed_BTND + beside[number](tokens_BTPC[:, :, 1:])
+            side_BTND = block((side_BTND + fed_BTND) / 2, token_BTPD[:, :, 0], self.position)
+        pooled: Tensor = self.norm(side_BTND).mean(dim=(1, 2))
+        return pooled

@@ -11,22 +11,21 @@ The recipe is the authors' for Something-Something with B/16 and 128 clips a ste
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
-from benchctl.layers.attention import BACKENDS
 from benchctl.layers.clip_input import ClipInput
-from benchctl.layers.frozen_encoder import FrozenEncoder
+from benchctl.layers.image_encoder import EncoderConfig, ImageEncoder
 from benchctl.layers.pretrained import RANDOM, published
-from benchctl.layers.side_network import ChannelsLastBatchNorm, SideFeed, SideShape, SideTokenizer, TBlock, position_embedding
-from benchctl.spec import Attention, MethodConfig, ModelSpec, Recipe
+from benchctl.layers.side_network import SideNetwork, SideShape
+from benchctl.spec import ModelSpec, Recipe
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
-# B batch, T frames, N patches of a frame, P = 1 + N tokens of a frame, C encoder width, D side width
+# B batch, T frames
 
 
 class Side4Video(nn.Module):
@@ -36,24 +35,18 @@ class Side4Video(nn.Module):
         super().__init__()
         config = spec.config
         assert isinstance(config, Config)
-        attention = config.attention(spec.attention)
         self.every = config.encoder_layers // config.side_layers
         self.input = ClipInput(spec)
-        self.encoder = FrozenEncoder(
-            config.encoder,
-            resolution=spec.padded_resolution,
-            blocks=config.encoder_layers,
-            attention=attention,
+        self.encoder = ImageEncoder(config, spec, frozen=True)
+        side = SideShape(
+            width=config.side_width,
+            heads=config.side_heads,
+            blocks=config.side_layers,
+            encoder_width=config.encoder_width,
+            grid=self.encoder.grid,
             patch_size=config.patch_size,
-            embed_dim=config.encoder_width,
-            num_heads=config.encoder_heads,
         )
-        side = SideShape(config.side_width, config.side_heads, config.side_layers, config.encoder_width)
-        self.tokenizer = SideTokenizer(side.width, config.patch_size)
-        self.position = position_embedding((spec.padded_resolution // config.patch_size) ** 2, side.width)
-        self.feeds = nn.ModuleList(SideFeed(side) for _ in range(side.blocks))
-        self.blocks = nn.ModuleList(TBlock(side, attention) for _ in range(side.blocks))
-        self.norm = ChannelsLastBatchNorm(side.width)
+        self.side = SideNetwork(side, config.attention(spec.attention))
         self.classifier = nn.Linear(side.width, spec.num_classes)
 
     @property
@@ -64,25 +57,14 @@ class Side4Video(nn.Module):
     def forward(self, clip_BTCHW: Tensor) -> Tensor:
         """(B, T, 3, H, W) to logits (B, classes)."""
         clip_BTCHW = self.input(clip_BTCHW)
-        side_BTND = self.tokenizer(clip_BTCHW)
         features = self.encoder.features(clip_BTCHW.flatten(0, 1), every=self.every)
-        for feed, block, tokens in zip(self.feeds, self.blocks, features, strict=True):
-            fed_BTPD = feed(tokens.unflatten(0, clip_BTCHW.shape[:2]))
-            side_BTND = block((side_BTND + fed_BTPD[:, :, 1:]) / 2, fed_BTPD[:, :, 0], self.position)
-        logits: Tensor = self.classifier(self.norm(side_BTND).mean(dim=(1, 2)))
+        logits: Tensor = self.classifier(self.side(clip_BTCHW, features))
         return logits
 
 
-class Config(MethodConfig):
+class Config(EncoderConfig):
     """Sizes of one Side4Video."""
 
-    ATTENTION: ClassVar[tuple[Attention, ...]] = BACKENDS
-
-    #: timm architecture of the frozen encoder; the three sizes below are set on it
-    encoder: str = "vit_base_patch16_clip_quickgelu_224"
-    encoder_width: PositiveInt = 768
-    encoder_layers: PositiveInt = 12
-    encoder_heads: PositiveInt = 12
     side_width: PositiveInt = 320
     #: T-Blocks, spread evenly over the encoder's blocks
     side_layers: PositiveInt = 12
@@ -92,25 +74,14 @@ class Config(MethodConfig):
     def _check(self) -> Self:
         if self.encoder_layers % self.side_layers:
             raise ValueError(f"{self.encoder_layers} encoder layers cannot be shared evenly by {self.side_layers} side layers")
-        for width, heads in ((self.encoder_width, self.encoder_heads), (self.side_width, self.side_heads)):
-            if width % heads:
-                raise ValueError(f"width {width} is not a multiple of {heads} heads")
+        if self.side_width % self.side_heads:
+            raise ValueError(f"side width {self.side_width} is not a multiple of {self.side_heads} heads")
         return self
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "side4video-b": {"weights": "timm/vit_base_patch16_clip_224.openai"},
-    "side4video-l": {
-        "weights": "timm/vit_large_patch14_clip_224.openai",
-        "patch_size": 14,
-        "encoder": "vit_large_patch14_clip_quickgelu_224",
-        "encoder_width": 1024,
-        "encoder_layers": 24,
-        "encoder_heads": 16,
-        "side_width": 512,
-        "side_layers": 24,
-        "side_heads": 8,
-    },
+    "side4video-b": {},
+    "side4video-l": {"encoder": "clip-l14", "side_width": 512, "side_layers": 24, "side_heads": 8},
     "side4video-tiny": {"encoder_width": 96, "encoder_layers": 4, "encoder_heads": 3, "side_width": 96, "side_layers": 2, "side_heads": 3},
 }
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _GIB = 2**30
 _SHAPE = ("frames", "resolution", "batch_size")
 #: what tells the lines of one method apart, where it differs
-_FACETS = ("task", "dataset", "precision", "attention", "optimizer", "pretrained", "seed")
+_FACETS = ("task", "options", "dataset", "precision", "attention", "optimizer", "pretrained", "seed")
 _WORDS = {"frames": "{} frames", "batch_size": "batch {}", "resolution": "{0} x {0} pixels"}
 
 

@@ -32,6 +32,8 @@ class Absent(str):
 #: what nobody recorded, as opposed to what was tried and could not be had
 NOT_RECORDED = Absent("n/a")
 NOT_RUN = Absent("not run")
+#: no option was changed
+PRESET = Absent("preset")
 #: what was tried and could not be had; a footnote has the reason
 UNAVAILABLE = Absent("unavailable")
 
@@ -111,6 +113,7 @@ def absence(cell: CellRow, otherwise: Absent = NOT_RECORDED) -> Absent:
 CELL_COLUMNS = (
     Column("task", "task", text="varying"),
     Column("method", "method"),
+    Column("options", "options", text="varying"),
     Column("dataset", "dataset", text="varying"),
     Column("batch_size", "batch", text="varying"),
     Column("frames", "frames"),
@@ -135,6 +138,7 @@ def cell_values(cell: CellRow) -> tuple[Value, ...]:
     return (
         cell.task,
         cell.method,
+        cell.options or PRESET,
         cell.dataset or NOT_RECORDED,
         cell.batch_size,
         cell.frames,
@@ -159,4 +163,15 @@ def outcome_values(cell: CellRow) -> tuple[Value, ...]:
 
 def reading_order(cell: CellRow) -> tuple[object, ...]:
     """Rows of one method together, growing."""
-    return (cell.task, cell.method, cell.batch_size, cell.frames, cell.resolution, cell.precision, cell.attention, cell.seed, cell.cell_id)
+    return (
+        cell.task,
+        cell.method,
+        cell.options,
+        cell.batch_size,
+        cell.frames,
+        cell.resolution,
+        cell.precision,
+        cell.attention,
+        cell.seed,
+        cell.cell_id,
+    )

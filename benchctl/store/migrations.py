@@ -30,8 +30,13 @@ class Migration:
     apply: Callable[[Connection], None]
 
 
+def _add_options(connection: Connection) -> None:
+    # cells of version 1 could not say which options were changed
+    connection.exec_driver_sql("ALTER TABLE cells ADD COLUMN options TEXT NOT NULL DEFAULT ''")
+
+
 #: in order; the last one's `to` is `schema.SCHEMA_VERSION`. Version 1 is where the tables began.
-MIGRATIONS: tuple[Migration, ...] = ()
+MIGRATIONS: tuple[Migration, ...] = (Migration(2, "cells name the options that were changed", _add_options),)
 
 
 def version(connection: Connection, where: str) -> int:

@@ -34,7 +34,7 @@ from sqlalchemy.types import TypeEngine, UserDefinedType
 #: "bctl" in ASCII: what `file` and SQLite's `PRAGMA application_id` show
 APPLICATION_ID = 0x6263746C
 #: version of the tables below; a change to them comes with a migration to the new number
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 #: dialects whose triggers stand below; results that anyone could change are no results, so there are no others
 DIALECTS = ("sqlite", "postgresql")
 
@@ -87,6 +87,8 @@ cells = _table(
     Column("canonical", Text, nullable=False),
     Column("task", Text, nullable=False),
     Column("method", Text, nullable=False),
+    # changed options of the method's preset, as a person reads them; empty: none
+    Column("options", Text, nullable=False, server_default=""),
     Column("frames", Integer, nullable=False),
     Column("resolution", Integer, nullable=False),
     Column("batch_size", Integer, nullable=False),

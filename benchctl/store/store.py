@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from benchctl.errors import StoreError, UsageError, unknown
 from benchctl.record import CellResult, Measurement, RunRecord
-from benchctl.spec import Cell
+from benchctl.spec import Cell, options_text
 from benchctl.store import opening, reading, schema
 from benchctl.store.faults import reported
 from benchctl.store.location import Location
@@ -246,6 +246,7 @@ def _cell_values(cell: Cell) -> dict[str, Any]:
         **{name: getattr(cell, name) for name in same},
         **cell.shape.model_dump(),
         "cell_id": cell.id,
+        "options": options_text(cell.options or {}),
         "canonical": cell.canonical,
         "optimizer": cell.recipe.optimizer,
         "dataset": cell.dataset.name if cell.dataset else None,

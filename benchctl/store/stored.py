@@ -58,6 +58,7 @@ class CellRow(NamedTuple):
     cell_id: str
     task: str
     method: str
+    options: str
     frames: int
     resolution: int
     batch_size: int

@@ -20,7 +20,7 @@ from benchctl.layers.side_network import (
 )
 
 B, T, N, D = 2, 4, 6, 8
-SIDE = SideShape(width=D, heads=2, blocks=3, encoder_width=12)
+SIDE = SideShape(width=D, heads=2, blocks=3, encoder_width=12, grid=2, patch_size=4)
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,7 @@ REPLACEMENTS = [
     "INSERT OR REPLACE INTO results SELECT result_id, run_id, cell_id, 'failed', 'x', device, started_at, seconds, notes, code, NULL, '[]' "
     "FROM results",
     "INSERT OR REPLACE INTO measurements SELECT result_id, metric, kind, source, device, rep, 1, unit, NULL FROM measurements",
-    "INSERT OR REPLACE INTO cells SELECT cell_id, '{}', task, method, frames, resolution, batch_size, precision, attention, optimizer, "
+    "INSERT OR REPLACE INTO cells SELECT cell_id, '{}', task, method, options, frames, resolution, batch_size, precision, attention, optimizer, "
     "pretrained, seed, dataset, memory_cap_bytes FROM cells",
     "INSERT OR REPLACE INTO environments SELECT digest, '{}' FROM environments",
     "INSERT OR REPLACE INTO run_cells SELECT run_id, cell_id, 9 FROM run_cells",
@@ -91,4 +91,4 @@ def test_sqlite_columns_keep_their_types(database: Path) -> None:
         assert strict, "no tables"
         assert all(strict.values()), strict
         with pytest.raises(sqlite3.IntegrityError, match="cannot store TEXT value in INTEGER"):
-            raw.execute("INSERT INTO cells VALUES ('id', '{}', 't', 'm', 'eight', 224, 1, 'p', 'a', 'o', 0, 0, NULL, NULL)")
+            raw.execute("INSERT INTO cells VALUES ('id', '{}', 't', 'm', '', 'eight', 224, 1, 'p', 'a', 'o', 0, 0, NULL, NULL)")

@@ -37,10 +37,14 @@ def filled(database: Path) -> Path:
     return database
 
 
-def to_version_3(monkeypatch: pytest.MonkeyPatch, second: Migration | None = None) -> None:
-    steps = (Migration(2, "energy", add_energy), second or Migration(3, "nothing", lambda connection: None))
-    monkeypatch.setattr(migrations, "MIGRATIONS", steps)
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 3)
+NOW = schema.SCHEMA_VERSION
+LATER = NOW + 2
+
+
+def two_versions_on(monkeypatch: pytest.MonkeyPatch, second: Migration | None = None) -> None:
+    steps = (Migration(NOW + 1, "energy", add_energy), second or Migration(LATER, "nothing", lambda connection: None))
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, *steps))
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", LATER)
 
 
 def read(database: Path, query: str) -> list[tuple[object, ...]]:
@@ -55,33 +59,33 @@ def test_migrations_are_numbered_without_gaps() -> None:
 def test_an_older_database_is_migrated_after_a_copy(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = read(filled, "SELECT name, sql FROM sqlite_schema ORDER BY name")
     triggers = read(filled, "SELECT name FROM sqlite_schema WHERE type = 'trigger' ORDER BY name")
-    to_version_3(monkeypatch)
+    two_versions_on(monkeypatch)
     with Store.open(filled) as store:
         assert store.measurements(1)[0].value == 7
-    assert read(filled, "PRAGMA user_version") == [(3,)]
+    assert read(filled, "PRAGMA user_version") == [(LATER,)]
     assert read(filled, "SELECT energy FROM results") == [(1.0,)]
     assert read(filled, "SELECT name FROM sqlite_schema WHERE type = 'trigger' ORDER BY name") == triggers
-    copy = filled.with_name("results.db.v1.backup")
+    copy = filled.with_name(f"results.db.v{NOW}.backup")
     assert read(copy, "SELECT name, sql FROM sqlite_schema ORDER BY name") == before
     assert read(copy, "SELECT count(*) FROM results") == [(1,)]
     assert sorted(p.name for p in filled.parent.glob("*backup*")) == [copy.name]
 
 
 def test_a_reader_does_not_migrate(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    to_version_3(monkeypatch)
-    with pytest.raises(StoreError, match="its tables, of version 1, are older than this benchctl's; run a suite into it"):
+    two_versions_on(monkeypatch)
+    with pytest.raises(StoreError, match=f"its tables, of version {NOW}, are older than this benchctl's; run a suite into it"):
         Store.open(filled, read_only=True)
-    assert read(filled, "PRAGMA user_version") == [(1,)]
+    assert read(filled, "PRAGMA user_version") == [(NOW,)]
 
 
 @pytest.mark.parametrize(("step", "error"), [(fail, DBAPIError), (orphan, StoreError)])
 def test_a_migration_that_fails_changes_nothing(filled: Path, monkeypatch: pytest.MonkeyPatch, step, error) -> None:
     before = read(filled, "SELECT name, sql FROM sqlite_schema ORDER BY name")
     with monkeypatch.context() as patch:
-        to_version_3(patch, Migration(3, "bad", step))
+        two_versions_on(patch, Migration(LATER, "bad", step))
         with pytest.raises(error):
             Store.open(filled)
-    assert read(filled, "PRAGMA user_version") == [(1,)]
+    assert read(filled, "PRAGMA user_version") == [(NOW,)]
     assert read(filled, "SELECT name, sql FROM sqlite_schema ORDER BY name") == before
     with Store.open(filled) as store:
         assert store.measurements(1)[0].value == 7
@@ -91,7 +95,7 @@ def test_a_damaged_database_is_not_migrated(filled: Path, monkeypatch: pytest.Mo
     content = bytearray(filled.read_bytes())
     content[-4096:] = b"\xa5" * 4096
     filled.write_bytes(content)
-    to_version_3(monkeypatch)
+    two_versions_on(monkeypatch)
     with pytest.raises(StoreError, match="damaged"):
         Store.open(filled)
     assert filled.read_bytes() == bytes(content)
@@ -103,8 +107,8 @@ def test_the_header_names_the_application(filled: Path) -> None:
 
 
 def test_the_copy_cannot_be_written(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    filled.with_name("results.db.v1.backup").mkdir()
-    to_version_3(monkeypatch)
-    with pytest.raises(StoreError, match=r"results\.db\.v1\.backup"):
+    filled.with_name(f"results.db.v{NOW}.backup").mkdir()
+    two_versions_on(monkeypatch)
+    with pytest.raises(StoreError, match=rf"results\.db\.v{NOW}\.backup"):
         Store.open(filled)
-    assert read(filled, "PRAGMA user_version") == [(1,)]
+    assert read(filled, "PRAGMA user_version") == [(NOW,)]
