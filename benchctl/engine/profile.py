@@ -71,6 +71,7 @@ def count(cell: Cell) -> tuple[list[Measurement], Notes]:
         found += [
             Measurement(metric="macs", value=counted.macs, kind="all"),
             Measurement(metric="macs", value=counted.macs_without_attention, kind="without_attention"),
+            Measurement(metric="macs", value=counted.macs_without_correlation, kind="without_correlation"),
             Measurement(metric="flops", value=counted.flops),
             Measurement(metric="uncounted_operators", value=sum(counted.uncounted.values())),
         ]

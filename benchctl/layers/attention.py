@@ -60,7 +60,7 @@ def fixed_kernel(attention: Attention, device: torch.device) -> Iterator[None]:
         ) from error
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, attention: Attention) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, attention: Attention, mask: Tensor | None = None) -> Tensor:
     """softmax(Q K^T / sqrt(width)) V.
 
     Args:
@@ -68,6 +68,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, attention: Attention) -> T
         key: (..., keys, width).
         value: (..., keys, width).
         attention: backend, resolved (not `auto`).
+        mask: (queries, keys), true where a query may look; None: everywhere.
 
     Returns:
         (..., queries, width).
@@ -77,9 +78,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, attention: Attention) -> T
     """
     if attention == "eager":
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
         return scores.softmax(dim=-1) @ value
     with fixed_kernel(attention, query.device):
-        return F.scaled_dot_product_attention(query, key, value)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
 def transformers_backend(attention: Attention) -> str:

@@ -17,12 +17,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Self
 
 import torch
+from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
 from benchctl.layers.attention import attend
-from benchctl.spec import Attention
+from benchctl.layers.image_encoder import EncoderConfig, ImageEncoder
+from benchctl.layers.time_conv import TimeConv
+from benchctl.spec import Attention, ModelSpec
 
 # B batch, T frames, N patches of a frame, P = 1 + N tokens of a frame, C encoder width, D side width
 
@@ -76,15 +80,13 @@ class TemporalConv(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        # N stands for the frame's two sides: no kernel reaches across patches
         self.into = nn.Linear(width, width)
-        self.time = nn.Conv2d(width, width, kernel_size=(3, 1), padding=(1, 0), groups=width)
+        self.time = TimeConv(width, width, depthwise=True)
         self.out = nn.Linear(width, width)
 
     def forward(self, x_BTND: Tensor) -> Tensor:
         """(B, T, N, D) to the same shape."""
-        x_BDTN = self.into(x_BTND).movedim(-1, 1)
-        result: Tensor = self.out(self.time(x_BDTN).movedim(1, -1))
+        result: Tensor = self.out(self.time(self.into(x_BTND)))
         return result
 
 
@@ -209,4 +211,50 @@ class SideNetwork(nn.Module):
                 fed_BTND = fed_BTND + beside[number](tokens_BTPC[:, :, 1:])
             side_BTND = block((side_BTND + fed_BTND) / 2, token_BTPD[:, :, 0], self.position)
         pooled: Tensor = self.norm(side_BTND).mean(dim=(1, 2))
+        return pooled
+
+
+class SideConfig(EncoderConfig):
+    """Base of the `Config` of methods with a side network."""
+
+    side_width: PositiveInt = 320
+    #: T-Blocks, spread evenly over the encoder's blocks
+    side_layers: PositiveInt = 12
+    side_heads: PositiveInt = 5
+
+    @property
+    def every(self) -> int:
+        """Encoder layers from one that feeds a T-Block to the next."""
+        return self.encoder_layers // self.side_layers
+
+    @model_validator(mode="after")
+    def _even_shares(self) -> Self:
+        if self.encoder_layers % self.side_layers:
+            raise ValueError(f"{self.encoder_layers} encoder layers cannot be shared evenly by {self.side_layers} side layers")
+        if self.side_width % self.side_heads:
+            raise ValueError(f"side width {self.side_width} is not a multiple of {self.side_heads} heads")
+        return self
+
+
+class SideTuned(nn.Module):
+    """A frozen encoder and the side network that reads it, without a graph through the encoder."""
+
+    def __init__(self, config: SideConfig, spec: ModelSpec) -> None:
+        super().__init__()
+        self.every = config.every
+        self.encoder = ImageEncoder(config, spec, frozen=True)
+        side = SideShape(
+            width=config.side_width,
+            heads=config.side_heads,
+            blocks=config.side_layers,
+            encoder_width=config.encoder_width,
+            grid=self.encoder.grid,
+            patch_size=config.patch_size,
+        )
+        self.side = SideNetwork(side, config.attention(spec.attention))
+
+    def forward(self, clip_BTCHW: Tensor, beside: Mapping[int, Callable[[Tensor], Tensor]] = MappingProxyType({})) -> Tensor:
+        """(B, T, 3, H, W) to (B, D); `beside` as in `SideNetwork`, but by encoder layer, counted from 1."""
+        features = self.encoder.features(clip_BTCHW.flatten(0, 1), every=self.every)
+        pooled: Tensor = self.side(clip_BTCHW, features, {layer // self.every - 1: module for layer, module in beside.items()})
         return pooled

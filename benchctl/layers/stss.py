@@ -58,12 +58,13 @@ def stss(features_BTHWC: Tensor, window: Window, *, strategy: Strategy = "auto")
         strategy = chosen(features_BTHWC.shape[2], features_BTHWC.shape[3], window)
     length = features_BTHWC.float() if features_BTHWC.dtype in (torch.float16, torch.bfloat16) else features_BTHWC
     unit_BTHWC = F.normalize(length, dim=-1, eps=EPSILON)
-    device = features_BTHWC.device.type
-    unit_BTHWC = unit_BTHWC.to(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features_BTHWC.dtype)
+    # an empty product has the precision that autocast, where it is on, gives any product
+    none = features_BTHWC.flatten(0, 3)[:0]
+    unit_BTHWC = unit_BTHWC.to((none @ none.T).dtype)
     layout = _Layout.of(unit_BTHWC, window, by_row=strategy == "rows")
     laid_RMC = layout.lay(unit_BTHWC)
     if torch.is_grad_enabled() and laid_RMC.requires_grad:
-        picked: Tensor = _Similarity.apply(laid_RMC, layout)  # type: ignore[no-untyped-call]
+        picked: Tensor = _Similarity.apply(laid_RMC, layout)
     else:
         picked = _similarity(laid_RMC, layout)
     return layout.collect(picked)

@@ -11,15 +11,13 @@ The recipe is the authors' for Something-Something with B/16 and 128 clips a ste
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
-from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
 from benchctl.layers.clip_input import ClipInput
-from benchctl.layers.image_encoder import EncoderConfig, ImageEncoder
 from benchctl.layers.pretrained import RANDOM, published
-from benchctl.layers.side_network import SideNetwork, SideShape
+from benchctl.layers.side_network import SideConfig, SideTuned
 from benchctl.spec import ModelSpec, Recipe
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -35,48 +33,24 @@ class Side4Video(nn.Module):
         super().__init__()
         config = spec.config
         assert isinstance(config, Config)
-        self.every = config.encoder_layers // config.side_layers
         self.input = ClipInput(spec)
-        self.encoder = ImageEncoder(config, spec, frozen=True)
-        side = SideShape(
-            width=config.side_width,
-            heads=config.side_heads,
-            blocks=config.side_layers,
-            encoder_width=config.encoder_width,
-            grid=self.encoder.grid,
-            patch_size=config.patch_size,
-        )
-        self.side = SideNetwork(side, config.attention(spec.attention))
-        self.classifier = nn.Linear(side.width, spec.num_classes)
+        self.video = SideTuned(config, spec)
+        self.classifier = nn.Linear(config.side_width, spec.num_classes)
 
     @property
     def weights(self) -> str:
         """Where the weights come from."""
-        return RANDOM if self.encoder.weights == RANDOM else f"{self.encoder.weights}, side network {RANDOM}"
+        loaded = self.video.encoder.weights
+        return RANDOM if loaded == RANDOM else f"{loaded}, side network {RANDOM}"
 
     def forward(self, clip_BTCHW: Tensor) -> Tensor:
         """(B, T, 3, H, W) to logits (B, classes)."""
-        clip_BTCHW = self.input(clip_BTCHW)
-        features = self.encoder.features(clip_BTCHW.flatten(0, 1), every=self.every)
-        logits: Tensor = self.classifier(self.side(clip_BTCHW, features))
+        logits: Tensor = self.classifier(self.video(self.input(clip_BTCHW)))
         return logits
 
 
-class Config(EncoderConfig):
+class Config(SideConfig):
     """Sizes of one Side4Video."""
-
-    side_width: PositiveInt = 320
-    #: T-Blocks, spread evenly over the encoder's blocks
-    side_layers: PositiveInt = 12
-    side_heads: PositiveInt = 5
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.encoder_layers % self.side_layers:
-            raise ValueError(f"{self.encoder_layers} encoder layers cannot be shared evenly by {self.side_layers} side layers")
-        if self.side_width % self.side_heads:
-            raise ValueError(f"side width {self.side_width} is not a multiple of {self.side_heads} heads")
-        return self
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -105,5 +79,5 @@ def build(spec: ModelSpec) -> Side4Video:
     """
     model = Side4Video(spec)
     if spec.pretrained:
-        model.encoder.load(published(spec.config))
+        model.video.encoder.load(published(spec.config))
     return model

@@ -43,6 +43,8 @@ class OperationCount:
     macs: int
     #: as stock fvcore gives it, scaled-dot-product attention left out
     macs_without_attention: int
+    #: `macs` without those of modules that say `counted_as = "correlation"`: some papers leave out what compares positions
+    macs_without_correlation: int
     #: 2 for each multiply-accumulate of matrix products and convolutions
     flops: int
     #: operators that `macs` leaves out, and how often each is called
@@ -74,7 +76,7 @@ def count(model: nn.Module, example_input: torch.Tensor | tuple[torch.Tensor, ..
     """
     inputs = example_input if isinstance(example_input, tuple) else (example_input,)
     with _evaluating(model):
-        by_operator, uncounted = _fvcore_macs(model, inputs)
+        by_operator, correlation, uncounted = _fvcore_macs(model, inputs)
         flops = _torch_flops(model, inputs)
     missed = [name for name in uncounted if _is_attention(name)]
     if missed:
@@ -84,7 +86,14 @@ def count(model: nn.Module, example_input: torch.Tensor | tuple[torch.Tensor, ..
         raise TraceFailed(f"fvcore counts {products} multiply-accumulates in matrix products and convolutions, torch {flops // 2}")
     attention = sum(macs for name, macs in by_operator.items() if _is_attention(name))
     total = sum(by_operator.values())
-    return OperationCount(total, total - attention, flops, dict(sorted(uncounted.items())), dict(sorted(by_operator.items())))
+    return OperationCount(
+        macs=total,
+        macs_without_attention=total - attention,
+        macs_without_correlation=total - correlation,
+        flops=flops,
+        uncounted=dict(sorted(uncounted.items())),
+        macs_by_operator=dict(sorted(by_operator.items())),
+    )
 
 
 @contextmanager
@@ -103,20 +112,21 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _fvcore_macs(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[dict[str, int], dict[str, int]]:
-    """MACs by operator, and the calls of operators without a formula."""
+def _fvcore_macs(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[dict[str, int], int, dict[str, int]]:
+    """MACs by operator, MACs of correlations, and the calls of operators without a formula."""
     from fvcore.nn import FlopCountAnalysis
 
     analysis = FlopCountAnalysis(model, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     analysis.set_op_handle(**{f"aten::{name}": handle for name, handle in _HANDLES.items()})
     try:
         with Hollow():
-            counted, uncounted = analysis.by_operator(), analysis.unsupported_ops()
+            counted, by_module, uncounted = analysis.by_operator(), analysis.by_module(), analysis.unsupported_ops()
     except TraceFailed:
         raise
     except Exception as error:
         raise _not_traced(error) from error
-    return {name: round(macs) for name, macs in counted.items()}, dict(uncounted)
+    correlations = [name for name, module in model.named_modules() if getattr(module, "counted_as", "") == "correlation"]
+    return {name: round(macs) for name, macs in counted.items()}, round(sum(by_module[name] for name in correlations)), dict(uncounted)
 
 
 def _torch_flops(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> int:

@@ -83,9 +83,9 @@ def test_recomputation_by_activation_checkpointing_uses_the_same_kernel(monkeypa
     seen = []
     fused = F.scaled_dot_product_attention
 
-    def spy(*args: Tensor) -> Tensor:
+    def spy(*args: Tensor, **kwargs: Tensor | None) -> Tensor:
         seen.append(allowed_kernels())
-        return fused(*args)
+        return fused(*args, **kwargs)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
     before = allowed_kernels()

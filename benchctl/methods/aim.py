@@ -1,0 +1,100 @@
+"""AIM: adapters for space, time and both inside a frozen CLIP (Yang et al. 2023, arXiv 2302.03024).
+
+Reading: `benchctl.layers.video_transformer.Aim`, with adapters of a quarter of the width and, as the authors' configurations for
+Something-Something have it, two adapters around the attention over time. This gives, at 8 x 224 with the 174 classes of
+Something-Something, 14.34 M trainable parameters and 207.9 G MACs for B/16 (published: 14.3 M and 207.9 G).
+
+The recipe is the authors': AdamW, 3e-4 for 64 clips a step, 5e-2 weight decay, 50 epochs of which 2.5 warm up.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, PositiveFloat
+from torch import Tensor, nn
+
+from benchctl.layers.clip_input import ClipInput
+from benchctl.layers.image_encoder import EncoderConfig
+from benchctl.layers.pretrained import RANDOM, published
+from benchctl.layers.video_transformer import Aim as AimTransformer
+from benchctl.spec import ModelSpec, Recipe
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+# B batch, T frames
+
+
+class Aim(nn.Module):
+    """CLIP, frozen, with its adapters and a classifier."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        config = spec.config
+        assert isinstance(config, Config)
+        self.input = ClipInput(spec)
+        self.video = AimTransformer(
+            config,
+            spec,
+            bottleneck=max(1, round(config.encoder_width * config.adapter_ratio)),
+            scale=config.adapter_scale,
+            adapt_time_twice=config.adapt_time_twice,
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(config.encoder_width, spec.num_classes)
+        nn.init.normal_(self.classifier.weight, std=0.02)
+        nn.init.zeros_(self.classifier.bias)
+
+    @property
+    def weights(self) -> str:
+        """Where the weights come from."""
+        loaded = self.video.encoder.weights
+        return RANDOM if loaded == RANDOM else f"{loaded}, adapters and classifier {RANDOM}"
+
+    def forward(self, clip_BTCHW: Tensor) -> Tensor:
+        """(B, T, 3, H, W) to logits (B, classes)."""
+        logits: Tensor = self.classifier(self.dropout(self.video(self.input(clip_BTCHW))))
+        return logits
+
+
+class Config(EncoderConfig):
+    """Sizes of one AIM."""
+
+    #: channels of an adapter, as a share of the encoder's width
+    adapter_ratio: float = Field(0.25, gt=0)
+    #: of the adapter beside the MLP
+    adapter_scale: PositiveFloat = 0.5
+    #: an adapter before the attention over time as well as after it
+    adapt_time_twice: bool = True
+    #: before the classifier
+    dropout: float = Field(0.5, ge=0, lt=1)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "aim-b": {"encoder": "clip-b16"},
+    "aim-l": {"encoder": "clip-l14"},
+    "aim-tiny": {"encoder_width": 96, "encoder_layers": 4, "encoder_heads": 3, "dropout": 0.0},
+}
+
+RECIPE = Recipe(
+    optimizer="adamw",
+    learning_rate=3e-4,
+    weight_decay=0.05,
+    warmup_fraction=2.5 / 50,
+    sampling="segment",
+    eval_clips=1,
+    eval_crops=3,
+)
+
+
+def build(spec: ModelSpec) -> Aim:
+    """The model for `spec`: clips (B, T, 3, H, W), normalised by MEAN and STD, to logits (B, classes).
+
+    Raises:
+        WeightsMissing: `spec.pretrained`, and the published weights cannot be had.
+    """
+    model = Aim(spec)
+    if spec.pretrained:
+        model.video.encoder.load(published(spec.config))
+    return model
