@@ -326,11 +326,15 @@ class Cell(Vocabulary):
         """First 16 hexadecimal digits of the SHA-256 of `canonical`."""
         return hashlib.sha256(self.canonical.encode()).hexdigest()[:16]
 
+    @property
+    def variant(self) -> str:
+        """The method, with its changed options: `moss-s(orders=1)`."""
+        return f"{self.method}({options_text(self.options)})" if self.options else self.method
+
     @cached_property
     def label(self) -> str:
         """What a person calls this cell; `--only` matches it."""
-        changed = f"({options_text(self.options)})" if self.options else ""
-        return f"{self.method}{changed}/{self.task}/{self.shape}/{self.precision}/{self.attention}/seed{self.seed}"
+        return f"{self.variant}/{self.task}/{self.shape}/{self.precision}/{self.attention}/seed{self.seed}"
 
     @property
     def steps(self) -> int | None:

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 @app.command("list")
 def list_(
-    what: Annotated[Literal["methods", "datasets", "suites", "tables", "figures", "runs"], typer.Argument(help="What to list.")],
+    what: Annotated[
+        Literal["methods", "datasets", "suites", "tables", "figures", "runs", "published"], typer.Argument(help="What to list.")
+    ],
     db: Database = None,
     as_json: Json = False,
 ) -> None:
     """List what there is, one a line."""
-    rows = _runs(db) if what == "runs" else _suites() if what == "suites" else _registered(what)
+    listed = {"runs": lambda: _runs(db), "suites": _suites, "published": _published}
+    rows = listed.get(what, lambda: _registered(what))()
     if as_json:
         typer.echo(json.dumps({"schema_version": 1, what: [{"name": name, "summary": summary} for name, summary in rows]}, indent=2))
         return
@@ -105,6 +108,20 @@ def _suites() -> list[tuple[str, str]]:
     from benchctl import suite_file
 
     return [(name, suite_file.load(str(path)).suite.description) for name, path in suite_file.shipped().items()]
+
+
+def _published() -> list[tuple[str, str]]:
+    """Each paper, and each of its tables."""
+    from benchctl.report import published
+
+    rows = []
+    for path in published.shipped().values():
+        paper = published.load(path)
+        counts = published.counts(paper)
+        total = published.TableCounts(*map(sum, zip(*counts.values())))
+        rows.append((paper.paper, f"{paper.title} ({paper.year or paper.venue}): {total}"))
+        rows += [(f"{paper.paper} {table.table}", f"{table.caption}: {counts[table.table]}") for table in paper.tables]
+    return rows
 
 
 def _runs(db: str | None) -> list[tuple[str, str]]:

@@ -77,6 +77,8 @@ def _row(cell: Cell, known: Any, predicted: Predicted | None, device: Any, cuda:
     return {
         "cell": cell.id,
         "method": cell.method,
+        "options": cell.options or {},
+        "variant": cell.variant,
         "task": cell.task,
         "frames": cell.shape.frames,
         "resolution": cell.shape.resolution,
@@ -136,7 +138,7 @@ def _texts(row: dict[str, Any]) -> list[str]:
         memory = f"{row['predicted_allocated_bytes'] / 2**30:,.2f} GiB" + (" oom" if row["predicted_outcome"] == "oom" else "")
     return [
         row["cell"],
-        row["method"],
+        row["variant"],
         row["task"],
         f"{row['batch_size']}x{row['frames']}x{row['resolution']}",
         row["precision"],

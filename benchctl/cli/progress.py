@@ -93,7 +93,7 @@ class Bars:
     def start(self, cell: Cell, what: str) -> None:
         """Name what runs."""
         if self._task is not None:
-            self._progress.update(self._task, description=f"{cell.method} {cell.shape}: {what}")
+            self._progress.update(self._task, description=f"{cell.variant} {cell.shape}: {what}")
 
     def finish(self, cell: Cell, result: CellResult) -> None:
         """Advance the bar."""

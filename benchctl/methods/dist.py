@@ -17,7 +17,7 @@ Reading, from the authors' released code and its configuration for Something-Som
   and no 384 x 512 projection into its space.
 
 At 16 x 224 with the 174 classes of Something-Something: 18.83 M trainable parameters and 161.9 G MACs for B/16 (19.0 M and 163 G
-published), 32.2 M and 706.2 G for L/14 (32 M and 710 G).
+published), 32.24 M and 705.7 G for L/14 (32 M and 710 G).
 
 The recipe is the authors': the learning rate is their 3.2e-5 times 10 for new parts. Their MixUp, CutMix and flips with exchanged
 labels are left out.

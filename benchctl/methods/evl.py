@@ -10,7 +10,7 @@ N(0, 0.02), which the released code defines and does not call.
 
 At 8 x 224 with the 174 classes of Something-Something: 98.76 M trainable parameters and 172.9 G MACs for B/16 with 12 decoder
 layers, 350.07 M and 797.2 G for L/14 with 24. Later papers list the method with 350 M and 2411 G over 3 views for L/14, which is
-0.8 % more than here, and with 89 M and 512 G for B/16, which is 10 % and 1.3 % less; no setting of the released code gives those.
+0.8 % more than here, and with 89 M and 512 G for B/16, which is 10 % and 1.3 % less; no number of decoder layers gives both.
 
 The recipe is the released one, for 256 clips a step, which is for Kinetics-400; the views are those of the paper's
 Something-Something rows.

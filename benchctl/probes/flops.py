@@ -98,15 +98,24 @@ def count(model: nn.Module, example_input: torch.Tensor | tuple[torch.Tensor, ..
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, without the fused path of `nn.MultiheadAttention`, which hides its products from both counters."""
+    """Evaluation mode, without the fused path of `nn.MultiheadAttention`, which hides its products from both counters.
+
+    No parameter asks for a gradient: torch's counter puts hooks on what a module is given, and a parameter that is given to one would
+    have no graph to hook into.
+    """
     modes = [(module, module.training) for module in model.modules()]
+    trained = [p for p in model.parameters() if p.requires_grad]
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.no_grad():
             model.eval()
+            for parameter in trained:
+                parameter.requires_grad_(False)
             yield
     finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
         torch.backends.mha.set_fastpath_enabled(fast)
         for module, training in modes:
             module.training = training

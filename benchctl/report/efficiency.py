@@ -35,3 +35,10 @@ def build(store: Store, selection: Selection) -> Table:
         rows.append((*cell_values(cell), *cost, *memory_part, *score, *outcome_values(cell)))
     columns = (*CELL_COLUMNS, *COST_COLUMNS, *MEMORY_COLUMNS, *SCORE_COLUMNS, *OUTCOME_COLUMNS)
     return Table("efficiency", TABLE, columns, tuple(rows), footnotes(cells, shown))
+
+
+def build_published(store: Store, selection: Selection) -> Table:
+    """The same cells beside the numbers that papers print about them; as `benchctl.report.comparison.build`."""
+    from benchctl.report import comparison
+
+    return comparison.build(store, selection)

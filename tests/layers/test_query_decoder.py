@@ -13,6 +13,13 @@ def test_quick_gelu_is_its_formula() -> None:
     torch.testing.assert_close(QuickGELU()(x), x / (1 + torch.exp(-1.702 * x)))
 
 
+def test_quick_gelu_keeps_one_tensor_for_the_backward_pass() -> None:
+    saved: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        QuickGELU()(torch.randn(100, requires_grad=True))
+    assert len({t.untyped_storage().data_ptr() for t in saved if t.numel() == 100}) == 1
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager", "math"])
 def test_cross_attention_is_that_of_torch(attention: str) -> None:
     torch.manual_seed(0)

@@ -14,6 +14,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchctl.probes.flops import count, parameters
+from benchctl.probes.hollow import empty_build
+
 Build = Callable[..., nn.Module]
 
 MOSS_S_BASELINE = {"side_width": 192, "side_layers": 6, "side_heads": 3}
@@ -27,6 +30,7 @@ MOSS_S_BASELINE = {"side_width": 192, "side_layers": 6, "side_heads": 3}
         ("side4video-b", {}, "8x224", 174, 175.97, 21.11),
         ("side4video-l", {}, "8x224", 174, 870, 102.1),
         ("side4video-b", MOSS_S_BASELINE, "8x224", 174, 148.37, 4.53),
+        ("aim-b", {}, "8x224", 174, 207.9, 14.34),
     ],
 )
 def test_macs_and_trainable_parameters(
@@ -67,3 +71,24 @@ def test_videomae_s_as_its_paper_counts(build: Build, frames: int, tubelet: int,
         FlopCountAnalysis(model, torch.zeros(1, frames, 3, 224, 224)).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     )
     assert round(analysis.total() / 1e9, 2) == gmacs
+
+
+@pytest.mark.parametrize(
+    ("preset", "options", "gmacs", "trainable_millions"),
+    [
+        ("moss-s", {}, 151.43, 5.55),
+        ("moss-b", {}, 179.34, 22.33),
+        ("moss-m", {}, 705.99, 24.10),
+        ("moss-l", {}, 832.05, 82.14),
+        ("moss-s", {"orders": []}, 148.37, 4.53),
+        ("moss-s", {"orders": [1]}, 149.90, 5.04),
+        ("moss-s", {"host": "finetune"}, 144.22, 87.29),
+        ("moss-s", {"host": "aim"}, 211.41, 15.66),
+    ],
+)
+def test_moss_as_its_paper_counts(build: Build, preset: str, options: dict[str, Any], gmacs: float, trainable_millions: float) -> None:
+    """With fvcore and attention, without the correlations themselves; 8 x 224, 174 classes."""
+    model = empty_build(lambda: build(preset, "8x224", classes=174, **options))
+    counted = count(model, torch.empty(1, 8, 3, 224, 224))
+    assert counted.macs_without_correlation / 1e9 == pytest.approx(gmacs, abs=0.01)
+    assert parameters(model).trainable / 1e6 == pytest.approx(trainable_millions, abs=0.006)

@@ -131,3 +131,38 @@ def test_nothing_of_size_is_computed():
     peak = resident_bytes(lambda: count(model, torch.empty(8192, 8192)))
     assert peak.value_bytes is not None
     assert peak.value_bytes < 64 * 2**20
+
+
+class Comparing(nn.Module):
+    """A product of positions with positions, which some papers do not count."""
+
+    counted_as = "correlation"
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ x.transpose(1, 2)
+
+
+def test_correlations_are_counted_and_told_apart():
+    model = nn.Sequential(nn.Linear(8, 4, bias=False), Comparing(), nn.Linear(6, 2, bias=False), Comparing())
+    found = count(model, torch.empty(1, 6, 8))
+    linear, correlation = 6 * 8 * 4 + 6 * 6 * 2, 6 * 4 * 6 + 6 * 2 * 6
+    assert (found.macs, found.macs_without_correlation) == (linear + correlation, linear)
+    assert found.macs_without_attention == found.macs
+
+
+class Given(nn.Module):
+    """A parameter that is handed to a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.zeros(1, 3, 8))
+        self.linear = nn.Linear(8, 4, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.query) @ x
+
+
+def test_a_parameter_may_be_given_to_a_module():
+    model = Given()
+    assert count(model, torch.empty(1, 4, 5)).macs == 3 * 8 * 4 + 3 * 4 * 5
+    assert all(p.requires_grad for p in model.parameters())
