@@ -141,7 +141,7 @@ def test_one_view_costs_the_same_in_every_table():
         assert n.value is not None
         assert n.half_digit is not None
         assert n.counted_views is not None
-        share = n.counted_views * e.row.cell.frames
+        share = n.counted_views * e.row.cell.frames_printed
         per_frame.setdefault(e.row.cell.method, []).append((n.value / share, n.half_digit / share))
     for method, found in per_frame.items():
         # both contradictions are noted in the file: 3.84 and 3.74 T of AIM-L, 0.36 T and 3 x 176 G of Side4Video-B; and what

@@ -137,8 +137,11 @@ def _matching(entry: Entry, cells: Mapping[tuple[str, str, int], Sequence[CellRo
 
 def _score(entry: Entry, cell: CellRow) -> Number | None:
     """The published accuracy that is about `cell`."""
-    frames = entry.row.cell.frames if entry.row.cell else None
-    same = (n for n in entry.scores if n.dataset == cell.dataset and (n.protocol.frames or frames) == cell.frames)
+    key = entry.row.cell
+    if key is None:
+        return None
+    frames = key.frames_printed if cell.frames == key.frames else cell.frames
+    same = (n for n in entry.scores if n.dataset == cell.dataset and (n.protocol.frames or key.frames_printed) == frames)
     return next(same, None)
 
 

@@ -93,9 +93,16 @@ class CellKey(_Published):
     method: str
     options: dict[str, Any] = Field(default_factory=dict)
     frames: Count
+    #: frames as papers count them, where the clip that the method is given holds others
+    counted_frames: Count | None = None
     resolution: Count
     #: of the memory; None: the row has none
     batch_size: Count | None = None
+
+    @property
+    def frames_printed(self) -> int:
+        """Frames of the clip, as papers count them."""
+        return self.counted_frames or self.frames
 
     @property
     def options_text(self) -> str:
@@ -329,7 +336,7 @@ def _check_cell(file: YamlFile, place: Location, cell: CellKey, numbers: Sequenc
             raise file.error((*place, "kind"), f"{number.column} cannot be compared while its kind is not stated", "say how it was counted")
         for name in ("frames", "resolution") if costs else ():
             stated = getattr(number.protocol, name)
-            if stated not in (None, getattr(cell, name)):
+            if stated not in (None, cell.frames_printed if name == "frames" else cell.resolution):
                 raise file.error((*place, "cell", name), f"{number.column} is about {stated} {name}")
     memory = [number for number in numbers if number.metric == "peak_memory_bytes"]
     if memory and cell.batch_size != memory[0].protocol.batch_size:
