@@ -18,7 +18,8 @@ from benchctl import lookup
 from benchctl.errors import BenchctlError, DataMissing, UnknownName, UsageError
 from benchctl.record import Outcome
 from benchctl.spec import Budget, Cell, ClipShape, DatasetRef, MethodConfig, MethodRef, Recipe, Suite, SweepEntry, Task
-from benchctl.suite_file import LoadedSuite, Location
+from benchctl.suite_file import LoadedSuite
+from benchctl.yaml_file import Location
 
 #: a training step with more multiply-accumulates than this is not executed on a CPU unless `--device cpu` asks for it:
 #: at some 20 GMAC/s a core it would take minutes, and it would measure the CPU, not the method

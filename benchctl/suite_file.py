@@ -18,8 +18,6 @@ from benchctl.errors import SuiteError, UsageError, unknown
 from benchctl.spec import Suite
 from benchctl.yaml_file import FileKind, Location, YamlFile
 
-__all__ = ["LoadedSuite", "Location", "find", "load", "parse", "schema", "shipped"]
-
 _SUITE = FileKind(SuiteError, "a suite", needs="name, task, methods and sweep", begin="name: ...")
 
 

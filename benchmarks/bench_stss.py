@@ -69,7 +69,7 @@ def test_against_unfold(benchmark: BenchmarkFixture) -> None:
     assert taken is not None
     assert needed is not None
     benchmark.extra_info.update(times_faster=faster, share_of_memory=taken / needed)
-    print(f"\n{faster:.0f} times faster; {taken / 2**20:.0f} MiB against {needed / 2**20:.0f} MiB, {taken / needed:.1%}")  # noqa: T201
+    print(f"\n{faster:.0f} times faster; {taken / 2**20:.0f} MiB against {needed / 2**20:.0f} MiB, {taken / needed:.1%}")
     benchmark(ours)
     assert faster >= FASTER
     assert taken <= SHARE * needed
@@ -81,7 +81,7 @@ def test_large_grid(benchmark: BenchmarkFixture, grid: int) -> None:
     run = passes(stss, grid)
     taken = live_bytes(run).value_bytes
     assert taken is not None
-    print(f"\npeak {taken / 2**30:.2f} GiB; unfolded keys alone would be {keys / 2**30:.0f} GiB")  # noqa: T201
+    print(f"\npeak {taken / 2**30:.2f} GiB; unfolded keys alone would be {keys / 2**30:.0f} GiB")
     benchmark.extra_info.update(peak_bytes=taken, unfolded_key_bytes=keys)
     benchmark.pedantic(run, rounds=2)
     assert keys > 24 * 2**30

@@ -12,7 +12,7 @@ import pytest
 import benchctl
 
 PACKAGE = Path(benchctl.__file__).parent
-VOCABULARY = {"atomic_file", "errors", "spec", "record", "lookup", "suite_file"}
+VOCABULARY = {"atomic_file", "errors", "spec", "record", "lookup", "suite_file", "yaml_file"}
 
 #: room -> rooms it may import; `benchctl` is the package itself (its version)
 ALLOWED: dict[str, set[str]] = {
@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine": VOCABULARY | {"methods", "data", "metrics", "probes"},
     "store": VOCABULARY,
     "report": VOCABULARY | {"store"},
+    "visualize": VOCABULARY | {"methods", "data", "layers"},
     "run": VOCABULARY | {"plan", "store", "benchctl"},
 }
 #: the only module of `run` that reaches the engine
@@ -35,9 +36,9 @@ WORKER = "run/worker.py"
 THIRD_PARTIES: dict[str, tuple[str, ...]] = {
     "typer": ("cli/",),
     "sqlalchemy": ("store/",),
-    "matplotlib": ("report/",),
+    "matplotlib": ("report/", "visualize/"),
     "pandas": ("report/",),
-    "torch": ("layers/", "methods/", "data/", "metrics/", "probes/", "engine/"),
+    "torch": ("layers/", "methods/", "data/", "metrics/", "probes/", "engine/", "visualize/"),
     "timm": ("layers/", "methods/"),
     "transformers": ("layers/", "methods/"),
     "pynvml": ("probes/",),
@@ -46,7 +47,7 @@ THIRD_PARTIES: dict[str, tuple[str, ...]] = {
     "av": ("data/",),
     "fvcore": ("probes/",),
     "rich": ("cli/",),
-    "ruamel": ("suite_file.py",),
+    "ruamel": ("yaml_file.py",),
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

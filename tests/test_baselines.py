@@ -49,11 +49,6 @@ def test_every_file_loads(paper: str):
 def test_every_cell_can_be(name: str):
     cell = cells()[name].row.cell
     assert cell is not None
-    if cell.method not in lookup.entries("method"):
-        # a comparator whose file is still to come; where the file is there, its preset must be too
-        file = METHODS / f"{cell.method.rpartition('-')[0].replace('-', '_')}.py"
-        assert not file.exists(), f"{file.name} has no preset '{cell.method}'"
-        return
     text = (
         f"name: published\ntask: profile\nmethods: [{{name: {cell.method}, options: {json.dumps(cell.options)}}}]\n"
         f"sweep: [{{frames: {cell.frames}, resolution: {cell.resolution}}}]\n"
