@@ -16,11 +16,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchctl.errors import DeviceMissing, UsageError
 from benchctl.spec import Attention
+
+# B batch, Q queries, P tokens, C width
 
 #: every backend that `attend` offers; what `auto` means comes first
 BACKENDS: tuple[Attention, ...] = ("sdpa", "eager", "math", "efficient", "flash")
@@ -83,6 +85,32 @@ def attend(query: Tensor, key: Tensor, value: Tensor, attention: Attention, mask
         return scores.softmax(dim=-1) @ value
     with fixed_kernel(attention, query.device):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+
+class MultiHeadAttention(nn.Module):
+    """Queries that attend tokens of the same width, with linear layers before and after.
+
+    Args:
+        width: C.
+        heads: a divisor of C.
+        attention: backend.
+    """
+
+    def __init__(self, width: int, heads: int, attention: Attention) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention = attention
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, query_BQC: Tensor, tokens_BPC: Tensor, mask_QP: Tensor | None = None) -> Tensor:
+        """(B, Q, C) and (B, P, C) to (B, Q, C); `mask_QP` is true where a query may look."""
+        projected = (self.query(query_BQC), self.key(tokens_BPC), self.value(tokens_BPC))
+        query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in projected)
+        result: Tensor = self.out(attend(query, key, value, self.attention, mask_QP).transpose(1, 2).flatten(2))
+        return result
 
 
 def transformers_backend(attention: Attention) -> str:

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchctl.layers.attention import attend
+from benchctl.layers.attention import MultiHeadAttention
 from benchctl.layers.multi_order_similarity import OffsetFusion
 from benchctl.layers.stss import SelfSimilarity, Window
 from benchctl.spec import Attention
@@ -76,20 +76,17 @@ class R2Plus1D(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention over the second to last dimension of (..., tokens, I), after layer normalisation."""
+    """Attention of tokens with each other, after layer normalisation."""
 
     def __init__(self, inner: int, attention: Attention) -> None:
         super().__init__()
-        self.heads = max(1, inner // _HEAD)
-        self.attention = attention
         self.norm = nn.LayerNorm(inner)
-        self.query_key_value = nn.Linear(inner, 3 * inner)
-        self.out = nn.Linear(inner, inner)
+        self.attention = MultiHeadAttention(inner, max(1, inner // _HEAD), attention)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(N, tokens, I) to the same shape; `mask` (tokens, tokens) is true where a token may look."""
-        query, key, value = self.query_key_value(self.norm(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        result: Tensor = self.out(attend(query, key, value, self.attention, mask).transpose(1, 2).flatten(2))
+        normal = self.norm(x)
+        result: Tensor = self.attention(normal, normal, mask)
         return result
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchctl.layers.attention import attend
+from benchctl.layers.attention import MultiHeadAttention
 from benchctl.spec import Attention
 
 # B batch, Q queries, P tokens, C width
@@ -18,26 +18,6 @@ class QuickGELU(nn.Module):
         """Any shape to the same shape."""
         # through SiLU, which keeps its input for the backward pass; the product as it is written keeps both of its factors
         return F.silu(1.702 * x) / 1.702
-
-
-class CrossAttention(nn.Module):
-    """Multi-head attention of queries on tokens, both of one width."""
-
-    def __init__(self, width: int, heads: int, attention: Attention) -> None:
-        super().__init__()
-        self.heads = heads
-        self.attention = attention
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, query_BQC: Tensor, tokens_BPC: Tensor) -> Tensor:
-        """(B, Q, C) and (B, P, C) to (B, Q, C)."""
-        projected = (self.query(query_BQC), self.key(tokens_BPC), self.value(tokens_BPC))
-        query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in projected)
-        result: Tensor = self.out(attend(query, key, value, self.attention).transpose(1, 2).flatten(2))
-        return result
 
 
 class QueryDecoder(nn.Module):
@@ -57,7 +37,7 @@ class QueryDecoder(nn.Module):
         super().__init__()
         self.query_norm = nn.LayerNorm(width)
         self.token_norm = None if shared_norm else nn.LayerNorm(width)
-        self.attention = CrossAttention(width, heads, attention)
+        self.attention = MultiHeadAttention(width, heads, attention)
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), QuickGELU(), nn.Dropout(dropout), nn.Linear(4 * width, width))
         for module in self.modules():

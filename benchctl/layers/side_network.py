@@ -23,7 +23,7 @@ import torch
 from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
-from benchctl.layers.attention import attend
+from benchctl.layers.attention import MultiHeadAttention
 from benchctl.layers.image_encoder import EncoderConfig, ImageEncoder
 from benchctl.layers.time_conv import TimeConv
 from benchctl.spec import Attention, ModelSpec
@@ -90,26 +90,6 @@ class TemporalConv(nn.Module):
         return result
 
 
-class PatchQueryAttention(nn.Module):
-    """Attention inside each frame whose queries are the patches and whose keys and values are the class token and the patches."""
-
-    def __init__(self, width: int, heads: int, attention: Attention) -> None:
-        super().__init__()
-        self.heads = heads
-        self.attention = attention
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x_BTPD: Tensor) -> Tensor:
-        """(B, T, P, D), class token first, to (B, T, N, D)."""
-        query = self.query(x_BTPD[:, :, 1:]).unflatten(-1, (self.heads, -1)).flatten(0, 1).transpose(1, 2)
-        key, value = self.key_value(x_BTPD).unflatten(-1, (2, self.heads, -1)).flatten(0, 1).permute(2, 0, 3, 1, 4)
-        mixed = attend(query, key, value, self.attention).transpose(1, 2).flatten(2)
-        result: Tensor = self.out(mixed.unflatten(0, x_BTPD.shape[:2]))
-        return result
-
-
 class TBlock(nn.Module):
     """One block of the side network: temporal convolution, spatial attention with TokShift, MLP, each with a residual."""
 
@@ -119,25 +99,26 @@ class TBlock(nn.Module):
         self.conv_norm = ChannelsLastBatchNorm(width)
         self.conv = TemporalConv(width)
         self.attention_norm = nn.LayerNorm(width)
-        self.attention = PatchQueryAttention(width, side.heads, attention)
+        self.attention = MultiHeadAttention(width, side.heads, attention)
         self.mlp_norm = ChannelsLastBatchNorm(width)
         expand, contract = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.mlp = nn.Sequential(expand, nn.GELU(), contract)
         into, out = width**-0.5, (2 * side.blocks * width) ** -0.5
-        for weight in (self.attention.query.weight, self.attention.key_value.weight):
-            nn.init.normal_(weight, std=into)
+        for linear in (self.attention.query, self.attention.key, self.attention.value):
+            nn.init.normal_(linear.weight, std=into)
+            nn.init.zeros_(linear.bias)
         nn.init.normal_(self.attention.out.weight, std=out)
         nn.init.normal_(expand.weight, std=(2 * width) ** -0.5)
         nn.init.normal_(contract.weight, std=out)
-        nn.init.zeros_(self.attention.query.bias)
-        nn.init.zeros_(self.attention.key_value.bias)
         nn.init.zeros_(self.attention.out.bias)
 
     def forward(self, x_BTND: Tensor, token_BTD: Tensor, position_ND: Tensor) -> Tensor:
         """(B, T, N, D) and the encoder's class tokens (B, T, D) to (B, T, N, D)."""
         x_BTND = x_BTND + self.conv(self.conv_norm(x_BTND))
         tokens_BTPD = torch.cat([tok_shift(token_BTD).unsqueeze(2), x_BTND + position_ND], dim=2)
-        x_BTND = x_BTND + self.attention(self.attention_norm(tokens_BTPD))
+        # each frame by itself; the class token is read, and asks nothing
+        normal = self.attention_norm(tokens_BTPD).flatten(0, 1)
+        x_BTND = x_BTND + self.attention(normal[:, 1:], normal).unflatten(0, x_BTND.shape[:2])
         x_BTND = x_BTND + self.mlp(self.mlp_norm(x_BTND))
         return x_BTND
 

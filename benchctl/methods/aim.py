@@ -12,50 +12,15 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import Field, PositiveFloat
-from torch import Tensor, nn
+from torch import nn
 
-from benchctl.layers.clip_input import ClipInput
 from benchctl.layers.image_encoder import EncoderConfig
-from benchctl.layers.pretrained import RANDOM, published
-from benchctl.layers.video_transformer import Aim as AimTransformer
+from benchctl.layers.video_classifier import VideoClassifier
+from benchctl.layers.video_transformer import Aim
 from benchctl.spec import ModelSpec, Recipe
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-
-# B batch, T frames
-
-
-class Aim(nn.Module):
-    """CLIP, frozen, with its adapters and a classifier."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
-        config = spec.config
-        assert isinstance(config, Config)
-        self.input = ClipInput(spec)
-        self.video = AimTransformer(
-            config,
-            spec,
-            bottleneck=max(1, round(config.encoder_width * config.adapter_ratio)),
-            scale=config.adapter_scale,
-            adapt_time_twice=config.adapt_time_twice,
-        )
-        self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(config.encoder_width, spec.num_classes)
-        nn.init.normal_(self.classifier.weight, std=0.02)
-        nn.init.zeros_(self.classifier.bias)
-
-    @property
-    def weights(self) -> str:
-        """Where the weights come from."""
-        loaded = self.video.encoder.weights
-        return RANDOM if loaded == RANDOM else f"{loaded}, adapters and classifier {RANDOM}"
-
-    def forward(self, clip_BTCHW: Tensor) -> Tensor:
-        """(B, T, 3, H, W) to logits (B, classes)."""
-        logits: Tensor = self.classifier(self.dropout(self.video(self.input(clip_BTCHW))))
-        return logits
 
 
 class Config(EncoderConfig):
@@ -88,13 +53,22 @@ RECIPE = Recipe(
 )
 
 
-def build(spec: ModelSpec) -> Aim:
+def build(spec: ModelSpec) -> VideoClassifier[Aim]:
     """The model for `spec`: clips (B, T, 3, H, W), normalised by MEAN and STD, to logits (B, classes).
 
     Raises:
         WeightsMissing: `spec.pretrained`, and the published weights cannot be had.
     """
-    model = Aim(spec)
-    if spec.pretrained:
-        model.video.encoder.load(published(spec.config))
+    config = spec.config
+    assert isinstance(config, Config)
+    video = Aim(
+        config,
+        spec,
+        bottleneck=max(1, round(config.encoder_width * config.adapter_ratio)),
+        scale=config.adapter_scale,
+        adapt_time_twice=config.adapt_time_twice,
+    )
+    model = VideoClassifier(spec, video, config.encoder_width, rest="adapters and classifier", dropout=config.dropout)
+    nn.init.normal_(model.classifier.weight, std=0.02)
+    nn.init.zeros_(model.classifier.bias)
     return model

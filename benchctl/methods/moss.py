@@ -27,12 +27,11 @@ from pydantic import BeforeValidator, Field, PositiveInt, ValidationInfo, field_
 from torch import Tensor, nn
 
 from benchctl.errors import ShapeError
-from benchctl.layers.clip_input import ClipInput
 from benchctl.layers.motion_modules import Alternative, AlternativeShape, alternative
 from benchctl.layers.multi_order_similarity import Fusion, MossShape, MultiOrderSelfSimilarity
-from benchctl.layers.pretrained import RANDOM, published
 from benchctl.layers.side_network import SideConfig, SideTuned
 from benchctl.layers.stss import Window, check_window
+from benchctl.layers.video_classifier import VideoClassifier
 from benchctl.layers.video_transformer import Aim, FineTuned
 from benchctl.spec import ClipShape, ModelSpec, Recipe
 
@@ -99,33 +98,23 @@ class Motion(nn.Module):
         return result
 
 
-class Moss(nn.Module):
+class Moss(VideoClassifier[SideTuned | FineTuned | Aim]):
     """A host with motion at its positions, and a classifier."""
 
     def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
         config = spec.config
         assert isinstance(config, Config)
-        self.input = ClipInput(spec)
-        self.video = _host(config, spec)
         residual = config.host != "side4video"
         width = config.encoder_width if residual else config.side_width
+        super().__init__(spec, _host(config, spec), width, rest="all else")
         positions = config.positions if config.orders or config.alternative != "none" else ()
         # by encoder layer, counted from 1
         self.motion = nn.ModuleDict({str(k): Motion(spec, out_width=width, residual=residual) for k in positions})
-        self.classifier = nn.Linear(width, spec.num_classes)
-
-    @property
-    def weights(self) -> str:
-        """Where the weights come from."""
-        loaded = self.video.encoder.weights
-        return RANDOM if loaded == RANDOM else f"{loaded}, all else {RANDOM}"
 
     def forward(self, clip_BTCHW: Tensor) -> Tensor:
         """(B, T, 3, H, W) to logits (B, classes)."""
-        pooled = self.video(self.input(clip_BTCHW), {int(layer): module for layer, module in self.motion.items()})
-        logits: Tensor = self.classifier(pooled)
-        return logits
+        beside = {int(layer): module for layer, module in self.motion.items()}
+        return self.classify(self.video(self.input(clip_BTCHW), beside))
 
 
 def _host(config: Config, spec: ModelSpec) -> SideTuned | FineTuned | Aim:
@@ -268,7 +257,4 @@ def build(spec: ModelSpec) -> Moss:
     Raises:
         WeightsMissing: `spec.pretrained`, and the published weights cannot be had.
     """
-    model = Moss(spec)
-    if spec.pretrained:
-        model.video.encoder.load(published(spec.config))
-    return model
+    return Moss(spec)

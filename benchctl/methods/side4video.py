@@ -13,40 +13,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
-
-from benchctl.layers.clip_input import ClipInput
-from benchctl.layers.pretrained import RANDOM, published
 from benchctl.layers.side_network import SideConfig, SideTuned
+from benchctl.layers.video_classifier import VideoClassifier
 from benchctl.spec import ModelSpec, Recipe
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-
-# B batch, T frames
-
-
-class Side4Video(nn.Module):
-    """CLIP, frozen, and the side network that reads it."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
-        config = spec.config
-        assert isinstance(config, Config)
-        self.input = ClipInput(spec)
-        self.video = SideTuned(config, spec)
-        self.classifier = nn.Linear(config.side_width, spec.num_classes)
-
-    @property
-    def weights(self) -> str:
-        """Where the weights come from."""
-        loaded = self.video.encoder.weights
-        return RANDOM if loaded == RANDOM else f"{loaded}, side network {RANDOM}"
-
-    def forward(self, clip_BTCHW: Tensor) -> Tensor:
-        """(B, T, 3, H, W) to logits (B, classes)."""
-        logits: Tensor = self.classifier(self.video(self.input(clip_BTCHW)))
-        return logits
 
 
 class Config(SideConfig):
@@ -71,13 +43,12 @@ RECIPE = Recipe(
 )
 
 
-def build(spec: ModelSpec) -> Side4Video:
+def build(spec: ModelSpec) -> VideoClassifier[SideTuned]:
     """The model for `spec`: clips (B, T, 3, H, W), normalised by MEAN and STD, to logits (B, classes).
 
     Raises:
         WeightsMissing: `spec.pretrained`, and the published weights cannot be had.
     """
-    model = Side4Video(spec)
-    if spec.pretrained:
-        model.video.encoder.load(published(spec.config))
-    return model
+    config = spec.config
+    assert isinstance(config, Config)
+    return VideoClassifier(spec, SideTuned(config, spec), config.side_width, rest="side network")

@@ -13,41 +13,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
-
-from benchctl.layers.clip_input import ClipInput
 from benchctl.layers.image_encoder import EncoderConfig
-from benchctl.layers.pretrained import RANDOM, published
+from benchctl.layers.video_classifier import VideoClassifier
 from benchctl.layers.video_transformer import FineTuned
 from benchctl.spec import ModelSpec, Recipe
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-
-# B batch, T frames
-
-
-class VitFinetune(nn.Module):
-    """The transformer and a classifier, all trained."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
-        config = spec.config
-        assert isinstance(config, Config)
-        self.input = ClipInput(spec)
-        self.video = FineTuned(config, spec, temporal_conv=config.temporal_conv)
-        self.classifier = nn.Linear(config.encoder_width, spec.num_classes)
-
-    @property
-    def weights(self) -> str:
-        """Where the weights come from."""
-        loaded = self.video.encoder.weights
-        return RANDOM if loaded == RANDOM else f"{loaded}, classifier {RANDOM}"
-
-    def forward(self, clip_BTCHW: Tensor) -> Tensor:
-        """(B, T, 3, H, W) to logits (B, classes)."""
-        logits: Tensor = self.classifier(self.video(self.input(clip_BTCHW)))
-        return logits
 
 
 class Config(EncoderConfig):
@@ -75,13 +47,13 @@ RECIPE = Recipe(
 )
 
 
-def build(spec: ModelSpec) -> VitFinetune:
+def build(spec: ModelSpec) -> VideoClassifier[FineTuned]:
     """The model for `spec`: clips (B, T, 3, H, W), normalised by MEAN and STD, to logits (B, classes).
 
     Raises:
         WeightsMissing: `spec.pretrained`, and the published weights cannot be had.
     """
-    model = VitFinetune(spec)
-    if spec.pretrained:
-        model.video.encoder.load(published(spec.config))
-    return model
+    config = spec.config
+    assert isinstance(config, Config)
+    video = FineTuned(config, spec, temporal_conv=config.temporal_conv)
+    return VideoClassifier(spec, video, config.encoder_width, rest="classifier")

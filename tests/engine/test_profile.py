@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchctl import suite_file
+from benchctl import lookup, suite_file
 from benchctl.engine import profile, work
 from benchctl.plan import expand
 from benchctl.record import CellResult, Outcome
@@ -121,7 +121,7 @@ def test_an_optimizer_with_more_state_needs_more():
     assert state[adamw.cell_id] > 1.5 * state[sgd.cell_id]
 
 
-@pytest.mark.parametrize("method", ["timesformer-tiny", "videomae-tiny", "side4video-tiny"])
+@pytest.mark.parametrize("method", sorted(name for name in lookup.entries("method") if name.endswith("-tiny")))
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_predicted_bytes_of_our_training_step_are_the_real_ones_on_a_cpu(method: str, precision: str):
     """The step that trains, traced for the CPU, against the allocator's own record of it."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from benchctl.errors import DeviceMissing, UsageError
-from benchctl.layers.attention import BACKENDS, attend, fixed_kernel, transformers_backend
+from benchctl.layers.attention import BACKENDS, MultiHeadAttention, attend, fixed_kernel, transformers_backend
 from benchctl.spec import Attention
 
 ON_CPU: tuple[Attention, ...] = tuple(b for b in BACKENDS if b != "efficient")
@@ -122,3 +122,22 @@ def test_a_fixed_kernel_reaches_transformers(monkeypatch: pytest.MonkeyPatch) ->
     model = VideoMAEModel(VideoMAEConfig(**sizes, attn_implementation=transformers_backend("math")))
     model(torch.zeros(1, 2, 3, 32, 32))
     assert seen == [(True, False, False)] * 2
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "math"])
+def test_multi_head_attention_is_that_of_torch(attention: str) -> None:
+    torch.manual_seed(0)
+    module = MultiHeadAttention(12, 3, attention).double()  # type: ignore[arg-type]
+    query, tokens = torch.randn(2, 2, 12, dtype=torch.float64), torch.randn(2, 7, 12, dtype=torch.float64)
+    theirs = nn.MultiheadAttention(12, 3, batch_first=True).double()
+    parts = (module.query, module.key, module.value)
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(torch.cat([p.weight for p in parts]))
+        theirs.in_proj_bias.copy_(torch.cat([p.bias.normal_() for p in parts]))
+        theirs.out_proj.weight.copy_(module.out.weight)
+        theirs.out_proj.bias.copy_(module.out.bias.normal_())
+    torch.testing.assert_close(module(query, tokens), theirs(query, tokens, tokens, need_weights=False)[0])
+    mask = torch.tensor([[True] * 4 + [False] * 3, [False] * 2 + [True] * 5])
+    # torch's mask is true where a query may not look
+    masked = theirs(query, tokens, tokens, need_weights=False, attn_mask=~mask)[0]
+    torch.testing.assert_close(module(query, tokens, mask), masked)

@@ -65,14 +65,15 @@ def test_local_attention_is_a_softmax_over_neighbours(backend: str) -> None:
     x = features(1, 2, 3, 3)
     with torch.no_grad():
         tokens = module.into(x).flatten(1, 3)[0]
-        query, key, value = module.attention.query_key_value(module.attention.norm(tokens)).chunk(3, dim=-1)
+        normal, inside = module.attention.norm(tokens), module.attention.attention
+        query, key, value = inside.query(normal), inside.key(normal), inside.value(normal)
         near = neighbours((2, 3, 3), SHAPE.window, x.device)
         rows = []
         for i in range(len(tokens)):
             seen = [j for j in range(len(tokens)) if near[i, j]]
             weights = torch.stack([query[i] @ key[j] / SHAPE.inner**0.5 for j in seen]).softmax(0)
             rows.append(sum(weight * value[j] for weight, j in zip(weights, seen, strict=True)))
-        expected = module.out(tokens + module.attention.out(torch.stack(rows)))
+        expected = module.out(tokens + inside.out(torch.stack(rows)))
         torch.testing.assert_close(module(x).flatten(1, 3)[0], expected)
 
 

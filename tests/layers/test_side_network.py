@@ -6,11 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchctl.layers.side_network import (
     ChannelsLastBatchNorm,
-    PatchQueryAttention,
     SideFeed,
     SideShape,
     SideTokenizer,
@@ -83,19 +82,6 @@ def test_norm_is_over_all_positions() -> None:
     torch.testing.assert_close(norm(x), expected)
 
 
-def test_attention_is_torchs_with_patch_queries() -> None:
-    ours = PatchQueryAttention(D, 2, "eager").double()
-    reference = nn.MultiheadAttention(D, 2, batch_first=True).double()
-    with torch.no_grad():
-        reference.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key_value.weight]))
-        reference.in_proj_bias.copy_(torch.cat([ours.query.bias, ours.key_value.bias]))
-        reference.out_proj.load_state_dict(ours.out.state_dict())
-    x = torch.randn(B, T, 1 + N, D, dtype=torch.float64)
-    frames = x.flatten(0, 1)
-    expected, _ = reference(frames[:, 1:], frames, frames, need_weights=False)
-    torch.testing.assert_close(ours(x), expected.unflatten(0, (B, T)))
-
-
 def test_tokenizer_is_a_convolution_over_three_frames() -> None:
     tokenizer = SideTokenizer(D, patch_size=2).double().train()
     clip = torch.randn(B, T, 3, 4, 6, dtype=torch.float64)
@@ -123,7 +109,9 @@ def test_block_is_its_three_residuals() -> None:
     x, token, position = torch.randn(B, T, N, D), torch.randn(B, T, D), torch.randn(N, D)
     x, token, position = x.double(), token.double(), position.double()
     y = x + block.conv(block.conv_norm(x))
-    y = y + block.attention(block.attention_norm(torch.cat([shifted(token)[:, :, None], y + position], dim=2)))
+    seen = block.attention_norm(torch.cat([shifted(token)[:, :, None], y + position], dim=2))
+    # frame by frame: patches ask, the class token and the patches answer
+    y = y + torch.stack([block.attention(seen[:, t, 1:], seen[:, t]) for t in range(T)], dim=1)
     y = y + block.mlp(block.mlp_norm(y))
     torch.testing.assert_close(block(x, token, position), y)
 
