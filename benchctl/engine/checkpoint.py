@@ -10,12 +10,13 @@ import torch
 from benchctl.atomic_file import replacing
 from benchctl.engine.step import TrainingStep
 from benchctl.errors import BenchctlError, MissingError
+from benchctl.spec import Cell
 
 FILE = "checkpoint.pt"
 _FORMAT = 1
 
 
-def save(folder: Path, training: TrainingStep, step: int, cell_id: str, record: dict[str, Any]) -> Path:
+def save(folder: Path, training: TrainingStep, step: int, cell: Cell, record: dict[str, Any]) -> Path:
     """Write the state after `step` steps; `record` is kept as it is.
 
     Raises:
@@ -23,7 +24,10 @@ def save(folder: Path, training: TrainingStep, step: int, cell_id: str, record: 
     """
     content = {
         "format": _FORMAT,
-        "cell": cell_id,
+        "cell": cell.id,
+        # what it takes to build the model again, for whoever has this file and no database
+        "method": cell.method,
+        "config": cell.config,
         "step": step,
         "record": record,
         "model": training.model.state_dict(),

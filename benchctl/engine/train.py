@@ -82,7 +82,7 @@ def train(cell: Cell, training: TrainingStep, clips: ClipSet, settings: LoadSett
 
     def save(step: int) -> Path:
         return checkpoint.save(
-            folder, training, step, cell.id, {"losses": progress.losses, "seconds": progress.seconds, "unreadable": log.reasons}
+            folder, training, step, cell, {"losses": progress.losses, "seconds": progress.seconds, "unreadable": log.reasons}
         )
 
     for step in range(start, steps):

@@ -11,6 +11,7 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -131,19 +132,28 @@ def read(file: Path) -> State:
     Raises:
         WeightsMissing: the file is torn, is not a checkpoint, or holds other things than tensors.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        content = load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise WeightsMissing(f"cannot be read ({type(error).__name__})", where=str(file), fix="fetch it again") from error
+    content = contents(file)
     for key in ("model", "module", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
         raise WeightsMissing("holds no tensors by name", where=str(file), fix="put the published weight file there")
     return content
+
+
+def contents(file: Path) -> Any:
+    """All that a safetensors or torch file holds, on the CPU.
+
+    Raises:
+        WeightsMissing: the file is torn or holds other things than tensors and plain values.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise WeightsMissing(f"cannot be read ({type(error).__name__})", where=str(file), fix="fetch it again") from error
 
 
 def _require_fit(own: State, found: State, *, left_out: list[str], file: Path) -> None:

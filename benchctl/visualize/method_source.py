@@ -14,7 +14,7 @@ from benchctl import lookup
 from benchctl.data.decode import Frames
 from benchctl.errors import ShapeError, UsageError, WeightsMissing, unknown
 from benchctl.layers.multi_order_similarity import MultiOrderSelfSimilarity
-from benchctl.layers.pretrained import RANDOM, read
+from benchctl.layers.pretrained import RANDOM, contents, read
 from benchctl.layers.stss import SelfSimilarity, Window
 from benchctl.spec import ClipShape, MethodConfig, ModelSpec, Rgb
 from benchctl.visualize.pixels import NAME as PIXELS
@@ -65,7 +65,7 @@ def method_source(
     changes: dict[str, object] = {"window": window} if window else {}
     if checkpoint is None and "orders" in module.Config.model_fields:
         changes["orders"] = tuple(range(1, max(orders) + 1))
-    config = _config(module, preset, changes)
+    config = _config(module, preset, {**(_trained_config(checkpoint, preset) if checkpoint else {}), **changes}, list(changes))
     if pretrained and config.weights is None:
         raise UsageError(f"no weights are published for '{preset}'", where="--pretrained", fix="leave it out: weights are then random")
     shape = _shape(config, preset, frames)
@@ -86,12 +86,22 @@ def method_source(
     return Source(preset, said, features, windows, moss.each_order)
 
 
-def _config(module: ModuleType, preset: str, changes: dict[str, object]) -> MethodConfig:
+def _trained_config(checkpoint: Path, preset: str) -> dict[str, object]:
+    """The options that a training had, where its checkpoint says them."""
+    content = contents(checkpoint)
+    if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
+        return {}
+    if content.get("method") != preset:
+        raise UsageError(f"a checkpoint of '{content.get('method')}'", where=str(checkpoint), fix=f"use --encoder {content.get('method')}")
+    return dict(content["config"])
+
+
+def _config(module: ModuleType, preset: str, changes: dict[str, object], asked: Sequence[str]) -> MethodConfig:
     try:
         config: MethodConfig = module.Config.model_validate({**module.PRESETS[preset], **changes})
     except ValidationError as invalid:
         problem = invalid.errors(include_url=False)[0]
-        option = f"--{problem['loc'][0]}" if problem["loc"] and problem["loc"][0] in changes else "--encoder"
+        option = f"--{problem['loc'][0]}" if problem["loc"] and problem["loc"][0] in asked else "--encoder"
         what = "has no such option" if problem["type"] == "extra_forbidden" else f"cannot be built so: {problem['msg']}"
         raise UsageError(f"'{preset}' {what}", where=option, fix="leave it out for the preset's own") from None
     return config

@@ -76,6 +76,17 @@ def test_a_checkpoint_of_something_else_does_not_fit(frames, tmp_path):
         method_source(PRESET, frames, orders=(1,), checkpoint=tmp_path / "other.pt")
 
 
+def test_a_checkpoint_says_with_which_options_it_was_trained(frames, tmp_path):
+    module, config = lookup.load("method", PRESET), config_of(PRESET, orders=(1, 3), window=(3, 5, 5))
+    model = module.build(ModelSpec(config, ClipShape(frames=4, resolution=64), 5, config.attention("auto")))
+    said = {"format": 1, "method": PRESET, "config": config.model_dump(mode="json"), "model": model.state_dict()}
+    torch.save(said, tmp_path / "mine.pt")
+    assert method_source(PRESET, frames, orders=(1, 3), checkpoint=tmp_path / "mine.pt").windows == ((3, 5, 5),) * 3
+    torch.save({**said, "method": "aim-tiny"}, tmp_path / "other.pt")
+    with pytest.raises(UsageError, match=r"other\.pt: a checkpoint of 'aim-tiny'; use --encoder aim-tiny"):
+        method_source(PRESET, frames, orders=(1,), checkpoint=tmp_path / "other.pt")
+
+
 def test_another_window_is_used(frames):
     assert method_source(PRESET, frames, orders=(1,), window=(3, 5, 5)).windows == ((3, 5, 5),)
 
