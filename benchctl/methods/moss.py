@@ -1,5 +1,6 @@
-"""MOSS: multi-order space-time self-similarity inside efficient video transformers ("Exploring high-order self-similarity for video
-understanding").
+"""MOSS: multi-order space-time self-similarity inside efficient video transformers.
+
+Source: "Exploring High-Order Self-Similarity for Video Understanding"; tables and equations below are its own.
 
 Reading. The module is `benchctl.layers.multi_order_similarity`; its sizes are what every cost in Tables 3, 4, 6 and 10 agrees with to
 0.2 %: similarities are taken of the encoder's own C-wide patches, the U x V similarities with a frame become D = 64 channels (96
@@ -81,13 +82,9 @@ class Motion(nn.Module):
                 nn.init.zeros_(projection.weight)
                 nn.init.zeros_(projection.bias)
 
-    def maps(self, patches_BTNC: Tensor) -> Tensor:
-        """(B, T, N, C) to (B, T, H, W, C)."""
-        return patches_BTNC.unflatten(2, (self.grid, self.grid))
-
     def forward(self, patches_BTNC: Tensor) -> Tensor:
         """(B, T, N, C) to (B, T, N, K)."""
-        features = self.maps(patches_BTNC)
+        features = patches_BTNC.unflatten(2, (self.grid, self.grid))
         given, first_motion = self.moss(features) if self.moss else (None, None)
         if self.other is not None:
             # beside the first order, it stands where the second would: it reads what that would read
