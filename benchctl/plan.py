@@ -325,4 +325,4 @@ def _option_error(loaded: LoadedSuite, location: Location, name: str, invalid: V
     inner: Location = problem["loc"]
     if problem["type"] == "extra_forbidden":
         return loaded.error((*location, *inner), f"'{name}' has no such option", f"known options: {', '.join(sorted(known))}")
-    return loaded.error((*location, *inner), f"{name}: {problem['msg']}")
+    return loaded.error((*location, *inner), f"{name}: {problem['msg'].removeprefix('Value error, ')}")

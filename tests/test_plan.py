@@ -8,6 +8,7 @@ from benchctl import suite_file
 from benchctl.errors import DataMissing, SuiteError, UsageError
 from benchctl.plan import CPU_STEP_MACS, Execution, Plan, cost_key, execution, expand, resolve_data, state
 from benchctl.record import Outcome
+from benchctl.spec import options_text
 
 SUITE = """\
 name: test
@@ -59,6 +60,33 @@ def test_a_changed_copy_has_an_id_of_its_own():
     assert (cell.id, cell.label) != (other.id, other.label)
     assert other.id == plan(SUITE, "seeds=1").cells[0].id
     assert other.label.endswith("seed1")
+
+
+def test_changed_options_name_the_cell():
+    """What the suite changed is named; what it gave as the preset has it is not, and makes no other cell."""
+    of = {
+        o: plan(SUITE, f"methods=[{{name: moss-tiny, options: {o}}}]").cells[0]
+        for o in ("{orders: [1]}", "{orders: [1, 2]}", "{window: [3, 5, 5]}")
+    }
+    changed, same, window = of.values()
+    plain = plan(SUITE, "methods=[moss-tiny]").cells[0]
+    assert changed.label.startswith("moss-tiny(orders=1)/profile/")
+    assert window.variant == "moss-tiny(window=3x5x5)"
+    assert (same.id, same.options, same.label) == (plain.id, None, plain.label)
+    assert len({changed.id, plain.id, window.id}) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({}, ""),
+        ({"b": 1, "a": [4, 6]}, "a=4,6 b=1"),
+        ({"window": [[3, 9, 9], [5, 9, 9]]}, "window=3x9x9,5x9x9"),
+        ({"orders": [], "pad": True, "weights": None, "rate": 0.5}, "orders=none pad=true rate=0.5 weights=none"),
+    ],
+)
+def test_options_as_a_person_reads_them(options: dict[str, object], text: str):
+    assert options_text(options) == text
 
 
 def test_a_pattern_names_every_preset_it_matches():

@@ -89,7 +89,7 @@ def read(source: str, *, frames: int, resolution: int, stride: int | None = None
 
 
 def _most_changing(frames: Frames) -> Query:
-    """In the middle frame, the point around which pixels differ most from the frames before and after."""
+    """In the middle frame, away from its edge, the point around which pixels differ most from the frames before and after."""
     middle = len(frames) // 2
     grey = frames.mean(axis=3)
     neighbours = [grey[t] for t in (middle - 1, middle + 1) if 0 <= t < len(frames)]
@@ -99,5 +99,8 @@ def _most_changing(frames: Frames) -> Query:
     reach = max(1, side // 16)
     sums = np.pad(change, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
     boxes = sums[reach:, reach:] - sums[:-reach, reach:] - sums[reach:, :-reach] + sums[:-reach, :-reach]
-    y, x = np.unravel_index(int(boxes.argmax()), boxes.shape)
-    return Query(middle, int(x) + reach // 2, int(y) + reach // 2)
+    # at the edge, most of the window would lie outside
+    margin = side // 6
+    inner = boxes[margin : len(boxes) - margin, margin : len(boxes) - margin]
+    y, x = np.unravel_index(int(inner.argmax()), inner.shape)
+    return Query(middle, margin + int(x) + reach // 2, margin + int(y) + reach // 2)

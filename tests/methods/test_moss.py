@@ -129,7 +129,7 @@ def test_a_window_beyond_the_grid_needs_padding() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("{window: [5, 8, 9]}", "options: .*window side U is 8"),
+        ("{window: [5, 8, 9]}", "options: moss-s: window: window side U is 8"),
         ("{positions: [14]}", "options: .*positions 14 is beyond the 12 layers"),
         ("{orders: [5]}", r"options\.orders\[0\]: .*less than or equal to 4"),
         ("{pad_window: false}", "window side U is 9 and there are only 4"),
