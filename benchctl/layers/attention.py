@@ -90,6 +90,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, attention: Attention, mask
 class MultiHeadAttention(nn.Module):
     """Queries that attend tokens of the same width, with linear layers before and after.
 
+    Keys and values come from one product: under autocast, each product keeps a copy of its input in half precision.
+
     Args:
         width: C.
         heads: a divisor of C.
@@ -101,13 +103,12 @@ class MultiHeadAttention(nn.Module):
         self.heads = heads
         self.attention = attention
         self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
 
     def forward(self, query_BQC: Tensor, tokens_BPC: Tensor, mask_QP: Tensor | None = None) -> Tensor:
         """(B, Q, C) and (B, P, C) to (B, Q, C); `mask_QP` is true where a query may look."""
-        projected = (self.query(query_BQC), self.key(tokens_BPC), self.value(tokens_BPC))
+        projected = (self.query(query_BQC), *self.key_value(tokens_BPC).chunk(2, dim=-1))
         query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in projected)
         result: Tensor = self.out(attend(query, key, value, self.attention, mask_QP).transpose(1, 2).flatten(2))
         return result

@@ -42,7 +42,9 @@ class QueryDecoder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), QuickGELU(), nn.Dropout(dropout), nn.Linear(4 * width, width))
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
+                # keys and values are two matrices in one
+                for matrix in module.weight.chunk(2) if module is self.attention.key_value else (module.weight,):
+                    nn.init.xavier_uniform_(matrix)
                 nn.init.zeros_(module.bias)
 
     def forward(self, query_BQC: Tensor, tokens_BPC: Tensor) -> Tensor:

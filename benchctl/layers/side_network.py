@@ -104,7 +104,7 @@ class TBlock(nn.Module):
         expand, contract = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.mlp = nn.Sequential(expand, nn.GELU(), contract)
         into, out = width**-0.5, (2 * side.blocks * width) ** -0.5
-        for linear in (self.attention.query, self.attention.key, self.attention.value):
+        for linear in (self.attention.query, self.attention.key_value):
             nn.init.normal_(linear.weight, std=into)
             nn.init.zeros_(linear.bias)
         nn.init.normal_(self.attention.out.weight, std=out)

@@ -130,7 +130,7 @@ def test_multi_head_attention_is_that_of_torch(attention: str) -> None:
     module = MultiHeadAttention(12, 3, attention).double()  # type: ignore[arg-type]
     query, tokens = torch.randn(2, 2, 12, dtype=torch.float64), torch.randn(2, 7, 12, dtype=torch.float64)
     theirs = nn.MultiheadAttention(12, 3, batch_first=True).double()
-    parts = (module.query, module.key, module.value)
+    parts = (module.query, module.key_value)
     with torch.no_grad():
         theirs.in_proj_weight.copy_(torch.cat([p.weight for p in parts]))
         theirs.in_proj_bias.copy_(torch.cat([p.bias.normal_() for p in parts]))

@@ -66,7 +66,7 @@ def test_local_attention_is_a_softmax_over_neighbours(backend: str) -> None:
     with torch.no_grad():
         tokens = module.into(x).flatten(1, 3)[0]
         normal, inside = module.attention.norm(tokens), module.attention.attention
-        query, key, value = inside.query(normal), inside.key(normal), inside.value(normal)
+        query, (key, value) = inside.query(normal), inside.key_value(normal).chunk(2, dim=-1)
         near = neighbours((2, 3, 3), SHAPE.window, x.device)
         rows = []
         for i in range(len(tokens)):

@@ -57,8 +57,8 @@ def decoded(decoder: nn.Module, query: Tensor, tokens: Tensor, heads: int) -> Te
     """A decoder layer by torch's own multi-head attention, sequence first."""
     part = decoder.attention
     q, k = decoder.query_norm(query).transpose(0, 1), decoder.query_norm(tokens).transpose(0, 1)
-    weight = torch.cat([part.query.weight, part.key.weight, part.value.weight])
-    bias = torch.cat([part.query.bias, part.key.bias, part.value.bias])
+    weight = torch.cat([part.query.weight, part.key_value.weight])
+    bias = torch.cat([part.query.bias, part.key_value.bias])
     mixed, _ = F.multi_head_attention_forward(
         q, k, k, q.shape[-1], heads, weight, bias, None, None, False, 0.0, part.out.weight, part.out.bias, need_weights=False
     )

@@ -136,7 +136,7 @@ def test_forward_is_the_decoder_written_out(build: Build) -> None:
             y[:, :, 1:] += reader.cross_attention(q, k)
             part = reader.decoder
             own, read = part.query_norm(query), part.token_norm(y.flatten(1, 2))
-            projected = (part.attention.query(own), part.attention.key(read), part.attention.value(read))
+            projected = (part.attention.query(own), *part.attention.key_value(read).chunk(2, dim=-1))
             q, k, v = (z.view(2, -1, 3, 32).transpose(1, 2) for z in projected)
             mixed = (q @ k.transpose(-2, -1) / 32**0.5).softmax(-1) @ v
             query = query + part.attention.out(mixed.transpose(1, 2).reshape(2, 1, 96))
