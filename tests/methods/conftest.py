@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from benchctl import lookup
+from benchctl.layers.image_encoder import ENCODERS
 from benchctl.spec import Attention, ClipShape, ModelSpec
 
 
@@ -38,3 +41,21 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(name="build")
 def _build() -> Callable[..., nn.Module]:
     return build
+
+
+@pytest.fixture
+def publish_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., nn.Module]:
+    """A function that puts the weights of a small CLIP, with an unused head, where `hub/clip` is looked for, and returns the CLIP."""
+
+    def publish(**changes: int) -> nn.Module:
+        import timm
+
+        sizes = {"embed_dim": 96, "num_heads": 3, "depth": 4, "img_size": 64, "num_classes": 512, **changes}
+        published: nn.Module = timm.create_model(ENCODERS["clip-b16"].architecture, **sizes)
+        nn.init.normal_(published.norm.weight)
+        monkeypatch.setenv("BENCHCTL_WEIGHTS", str(tmp_path))
+        (tmp_path / "hub" / "clip").mkdir(parents=True)
+        save_file(published.state_dict(), tmp_path / "hub" / "clip" / "model.safetensors")
+        return published
+
+    return publish

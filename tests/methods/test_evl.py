@@ -1,20 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchctl.layers.image_encoder import ENCODERS
 from benchctl.methods.evl import Config, TemporalCrossAttention, mean_attention, queries_and_keys, sum_over_offsets
 
 Build = Callable[..., nn.Module]
@@ -205,11 +201,8 @@ def test_options_that_cannot_be_are_refused(wrong: dict[str, Any], said: str) ->
         Config(**wrong)
 
 
-def test_published_encoder_weights_load(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    published = timm.create_model(ENCODERS["clip-b16"].architecture, embed_dim=96, num_heads=3, depth=4, img_size=64, num_classes=512)
-    monkeypatch.setenv("BENCHCTL_WEIGHTS", str(tmp_path))
-    (tmp_path / "hub" / "clip").mkdir(parents=True)
-    save_file(published.state_dict(), tmp_path / "hub" / "clip" / "model.safetensors")
+def test_published_encoder_weights_load(build: Build, publish_clip: Build) -> None:
+    published = publish_clip()
     model = build("evl-tiny", "8x64", pretrained=True, weights="hub/clip")
     assert model.weights == "hub/clip, decoder random"
     assert torch.equal(model.encoder.vit.blocks[3].attn.qkv.weight, published.blocks[3].attn.qkv.weight)

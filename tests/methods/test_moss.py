@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchctl import suite_file
@@ -145,12 +143,8 @@ def test_a_plan_says_so_before_anything_runs(options: str, said: str, tmp_path: 
         expand(suite_file.load(file))
 
 
-def test_published_encoder_weights_load(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = {"embed_dim": 96, "num_heads": 3, "depth": 4, "img_size": 64, "patch_size": 8}
-    published = timm.create_model(ENCODERS["clip-b16"].architecture, num_classes=512, **sizes)
-    monkeypatch.setenv("BENCHCTL_WEIGHTS", str(tmp_path))
-    (tmp_path / "hub" / "clip").mkdir(parents=True)
-    save_file(published.state_dict(), tmp_path / "hub" / "clip" / "model.safetensors")
+def test_published_encoder_weights_load(build: Build, publish_clip: Build) -> None:
+    published = publish_clip(patch_size=8)
     for changes in HOSTS:
         model = build("moss-tiny", "8x64", pretrained=True, weights="hub/clip", **changes)
         assert model.weights == "hub/clip, all else random"

@@ -1,16 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from benchctl.layers.image_encoder import ENCODERS
 from benchctl.methods.side4video import Config
 
 Build = Callable[..., nn.Module]
@@ -65,11 +61,8 @@ def test_sizes_that_cannot_be_are_refused(wrong: dict[str, Any], said: str) -> N
         Config(**wrong)
 
 
-def test_published_encoder_weights_load(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    published = timm.create_model(ENCODERS["clip-b16"].architecture, embed_dim=96, num_heads=3, depth=4, img_size=64, num_classes=512)
-    monkeypatch.setenv("BENCHCTL_WEIGHTS", str(tmp_path))
-    (tmp_path / "hub" / "clip").mkdir(parents=True)
-    save_file(published.state_dict(), tmp_path / "hub" / "clip" / "model.safetensors")
+def test_published_encoder_weights_load(build: Build, publish_clip: Build) -> None:
+    published = publish_clip()
     model = build("side4video-tiny", "8x64", pretrained=True, weights="hub/clip")
     assert model.weights == "hub/clip, side network random"
     assert torch.equal(model.video.encoder.vit.blocks[3].mlp.fc2.weight, published.blocks[3].mlp.fc2.weight)
