@@ -72,9 +72,9 @@ class Measurement(Record):
 
     `kind` qualifies the metric: for memory `allocated`, `reserved`, `device` or `rss`; for `memory_at_peak_bytes` the
     category (`parameters`, `gradients`, `optimizer`, `activations`, `workspace`, ...); for latency `p50`, `p90`, `p99`; for
-    `macs` one of `all`, `without_attention` and `without_correlation`, which are papers' conventions. `device` says which device
-    the number is about (`cuda`, `cpu`), or is empty where that does not matter. `value` is None exactly when `reason` says why
-    there is none.
+    `macs` one of `all`, `without_attention`, `without_correlation`, `without_flow` and `windowed`, which are papers' conventions.
+    `device` says which device the number is about (`cuda`, `cpu`), or is empty where that does not matter. `value` is None exactly
+    when `reason` says why there is none.
     """
 
     metric: str

@@ -39,6 +39,8 @@ OptimizerName = Literal["sgd", "adamw"]
 #: one number for each of red, green and blue
 Rgb = tuple[float, float, float]
 Measure = Literal["memory", "flops", "params", "latency"]
+#: RAFT (Teed and Deng 2020), as torchvision has it; DIS (Kroeger et al. 2016) and Farneback (2003), as OpenCV has them
+FlowEstimatorName = Literal["raft-large", "raft-small", "dis", "farneback"]
 
 
 #: strict: YAML's `true` is not the number 1
@@ -153,6 +155,15 @@ class MethodRef(Vocabulary):
         return {"name": value} if isinstance(value, str) else value
 
 
+class ClipFlow(Vocabulary):
+    """Optical flow that comes with a clip, as two more channels: x and y in pixels to the next frame, 0 in the last one."""
+
+    #: who estimated it beforehand; `exact`: the data set carries it
+    estimator: FlowEstimatorName | Literal["exact"]
+    #: the estimator's weights, as `benchctl.layers.flow` names them
+    weights: str | None = None
+
+
 class MethodConfig(Vocabulary):
     """Base of every method's `Config`: the numbers of one preset."""
 
@@ -180,6 +191,22 @@ class MethodConfig(Vocabulary):
     def statistics(self) -> tuple[Rgb, Rgb] | None:
         """Mean and standard deviation that clips are normalised by, where they depend on the options; None: the file's MEAN and STD."""
         return None
+
+    def clip_flow(self) -> ClipFlow | None:
+        """Optical flow that the method reads with each clip; None: it is given RGB alone."""
+        return None
+
+    @property
+    def channels(self) -> int:
+        """Channels of a frame: RGB, and two of flow where it comes with the clip."""
+        return 3 if self.clip_flow() is None else 5
+
+    def counted_frames(self, frames: int) -> int:
+        """What papers call the frames of a clip that holds `frames`: some methods read others beside those they count."""
+        return frames
+
+    def check_weights(self, task: Task, *, pretrained: bool) -> None:
+        """Raise WeightsMissing where a cell of `task` needs weights that cannot be had. Called when the suite is planned."""
 
     def padded(self, resolution: int) -> int:
         """`resolution` rounded up to whole patches."""

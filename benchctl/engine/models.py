@@ -59,6 +59,9 @@ def notes(cell: Cell, model: nn.Module) -> dict[str, object]:
     found: dict[str, object] = {"weights": str(getattr(model, "weights", "random"))}
     if spec.padded_resolution != cell.shape.resolution:
         found["padding"] = f"{cell.shape.resolution} to {spec.padded_resolution} pixels: patch {spec.config.patch_size}"
+    counted = spec.config.counted_frames(cell.shape.frames)
+    if counted != cell.shape.frames:
+        found["counted_frames"] = counted
     return found
 
 

@@ -49,7 +49,8 @@ class InferenceStep:
 
 def example(cell: Cell, batch_size: int, draw: Callable[..., Tensor] = torch.zeros) -> Batch:
     """Clips and labels of the cell's shape. What is counted or predicted does not depend on the values; what is timed does."""
-    clips = draw(batch_size, cell.shape.frames, 3, cell.shape.resolution, cell.shape.resolution)
+    channels = models.model_spec(cell).config.channels
+    clips = draw(batch_size, cell.shape.frames, channels, cell.shape.resolution, cell.shape.resolution)
     return clips, torch.arange(batch_size) % cell.num_classes
 
 
@@ -72,6 +73,8 @@ def count(cell: Cell) -> tuple[list[Measurement], Notes]:
             Measurement(metric="macs", value=counted.macs, kind="all"),
             Measurement(metric="macs", value=counted.macs_without_attention, kind="without_attention"),
             Measurement(metric="macs", value=counted.macs_without_correlation, kind="without_correlation"),
+            Measurement(metric="macs", value=counted.macs_without_flow, kind="without_flow"),
+            Measurement(metric="macs", value=counted.macs_windowed, kind="windowed"),
             Measurement(metric="flops", value=counted.flops),
             Measurement(metric="uncounted_operators", value=sum(counted.uncounted.values())),
         ]

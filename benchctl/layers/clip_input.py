@@ -24,11 +24,12 @@ class ClipInput(nn.Module):
         spec.config.check(spec.shape, pad=True)
         self.frames = spec.shape.frames
         self.resolution = spec.shape.resolution
+        self.channels = spec.config.channels
         self.padding = spec.padded_resolution - spec.shape.resolution
 
     def forward(self, clip_BTCHW: Tensor) -> Tensor:
-        """(B, T, 3, H, W) to (B, T, 3, padded H, padded W)."""
-        expected = (self.frames, 3, self.resolution, self.resolution)
+        """(B, T, C, H, W) to (B, T, C, padded H, padded W); C is 3, or 5 where flow comes with the clip."""
+        expected = (self.frames, self.channels, self.resolution, self.resolution)
         if clip_BTCHW.ndim != 5 or clip_BTCHW.shape[1:] != expected:
             got = "x".join(str(n) for n in clip_BTCHW.shape)
             raise ShapeError(

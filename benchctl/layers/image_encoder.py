@@ -21,7 +21,7 @@ from benchctl.spec import Attention, MethodConfig, ModelSpec, Rgb
 
 # N images, P tokens of one image (class token first, then patches in rows), C width
 
-EncoderName = Literal["clip-b16", "clip-l14", "dino-b16", "mae-b16", "eva-clip-b16", "eva-clip-l14"]
+EncoderName = Literal["clip-b16", "clip-l14", "dino-b16", "dinov2-b14", "mae-b16", "eva-clip-b16", "eva-clip-l14"]
 
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -49,12 +49,16 @@ def _large(architecture: str, weights: str, mean: Rgb, std: Rgb) -> EncoderSourc
     return EncoderSource(architecture, weights, 14, 1024, 24, 16, mean, std)
 
 
-#: CLIP: Radford et al. 2021, with its own activation (QuickGELU); DINO: Caron et al. 2021; MAE: He et al. 2022; EVA-CLIP: Sun et al. 2023
+#: CLIP: Radford et al. 2021, with its own activation (QuickGELU); DINO: Caron et al. 2021; DINOv2 with four registers: Oquab et al. 2023,
+#: Darcet et al. 2023; MAE: He et al. 2022; EVA-CLIP: Sun et al. 2023
 ENCODERS: Mapping[EncoderName, EncoderSource] = MappingProxyType(
     {
         "clip-b16": _base("vit_base_patch16_clip_quickgelu_224", "timm/vit_base_patch16_clip_224.openai", _CLIP_MEAN, _CLIP_STD),
         "clip-l14": _large("vit_large_patch14_clip_quickgelu_224", "timm/vit_large_patch14_clip_224.openai", _CLIP_MEAN, _CLIP_STD),
         "dino-b16": _base("vit_base_patch16_224", "timm/vit_base_patch16_224.dino", _IMAGENET_MEAN, _IMAGENET_STD),
+        "dinov2-b14": EncoderSource(
+            "vit_base_patch14_reg4_dinov2", "timm/vit_base_patch14_reg4_dinov2.lvd142m", 14, 768, 12, 12, _IMAGENET_MEAN, _IMAGENET_STD
+        ),
         "mae-b16": _base("vit_base_patch16_224", "timm/vit_base_patch16_224.mae", _IMAGENET_MEAN, _IMAGENET_STD),
         "eva-clip-b16": _base("eva02_base_patch16_clip_224", "timm/eva02_base_patch16_clip_224.merged2b", _CLIP_MEAN, _CLIP_STD),
         "eva-clip-l14": _large("eva02_large_patch14_clip_224", "timm/eva02_large_patch14_clip_224.merged2b", _CLIP_MEAN, _CLIP_STD),
@@ -108,6 +112,7 @@ class ImageEncoder(nn.Module):
         spec: its padded resolution and its attention backend.
         frozen: whether its weights are left as they are.
         final_norm: whether the normalisation after the last block is built; the classifier never is.
+        channels: of an image.
 
     Attributes:
         width: C.
@@ -116,7 +121,7 @@ class ImageEncoder(nn.Module):
         weights: where the weights come from, for the result.
     """
 
-    def __init__(self, config: EncoderConfig, spec: ModelSpec, *, frozen: bool, final_norm: bool = False) -> None:
+    def __init__(self, config: EncoderConfig, spec: ModelSpec, *, frozen: bool, final_norm: bool = False, channels: int = 3) -> None:
         super().__init__()
         import timm
 
@@ -129,6 +134,7 @@ class ImageEncoder(nn.Module):
             depth=config.encoder_layers,
             num_heads=config.encoder_heads,
             num_classes=0,
+            in_chans=channels,
         )
         if not final_norm:
             self.vit.norm = nn.Identity()
@@ -153,7 +159,7 @@ class ImageEncoder(nn.Module):
         return super().train(mode and not self.frozen)
 
     def embed(self, images_NCHW: Tensor) -> Tensor:
-        """(N, 3, H, W) to the tokens (N, P, C) that the first block is fed."""
+        """(N, channels, H, W) to the tokens (N, P, C) that the first block is fed."""
         placed = self.vit._pos_embed(self.vit.patch_embed(images_NCHW))
         # transformers with rotary positions give those beside the tokens
         tokens: Tensor = self.vit.norm_pre(placed[0] if isinstance(placed, tuple) else placed)

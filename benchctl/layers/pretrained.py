@@ -76,16 +76,22 @@ def published(config: MethodConfig) -> str:
     return config.weights
 
 
+def weights_folder() -> Path | None:
+    """The folder of the user's own that weights are looked for in first."""
+    root = os.environ.get("BENCHCTL_WEIGHTS")
+    return Path(root) if root else None
+
+
 def find(hub_id: str) -> Path:
     """The weight file of `hub_id` on this machine, fetched when it is not there yet.
 
     Raises:
         WeightsMissing: it is not on this machine and the hub does not give it; the message names the file and the folder.
     """
-    root = os.environ.get("BENCHCTL_WEIGHTS")
+    root = weights_folder()
     if root:
         for name in FILES:
-            file = Path(root) / hub_id / name
+            file = root / hub_id / name
             if file.is_file():
                 return file
     import huggingface_hub

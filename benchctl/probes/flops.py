@@ -24,6 +24,8 @@ from torch import nn
 from benchctl.errors import TraceFailed
 from benchctl.probes.hollow import Hollow
 
+#: what a module may say it is `counted_as`, so that its operations can be told from the others
+_PURPOSES = ("correlation", "flow", "window")
 #: how far the two counters may be apart on matrix products and convolutions
 TOLERANCE = 0.005
 
@@ -45,6 +47,11 @@ class OperationCount:
     macs_without_attention: int
     #: `macs` without those of modules that say `counted_as = "correlation"`: some papers leave out what compares positions
     macs_without_correlation: int
+    #: `macs` without those of modules that say `counted_as = "flow"`: optical flow can be computed once, before any training
+    macs_without_flow: int
+    #: `macs` with what each module that says `counted_as = "window"` gives as its `window_macs` in the place of what it executes: a
+    #: product of whole frames, from which a window is picked, is faster than a product for every position, and larger
+    macs_windowed: int
     #: 2 for each multiply-accumulate of matrix products and convolutions
     flops: int
     #: operators that `macs` leaves out, and how often each is called
@@ -76,7 +83,7 @@ def count(model: nn.Module, example_input: torch.Tensor | tuple[torch.Tensor, ..
     """
     inputs = example_input if isinstance(example_input, tuple) else (example_input,)
     with _evaluating(model):
-        by_operator, correlation, uncounted = _fvcore_macs(model, inputs)
+        by_operator, by_purpose, uncounted = _fvcore_macs(model, inputs)
         flops = _torch_flops(model, inputs)
     missed = [name for name in uncounted if _is_attention(name)]
     if missed:
@@ -89,7 +96,9 @@ def count(model: nn.Module, example_input: torch.Tensor | tuple[torch.Tensor, ..
     return OperationCount(
         macs=total,
         macs_without_attention=total - attention,
-        macs_without_correlation=total - correlation,
+        macs_without_correlation=total - by_purpose["correlation"],
+        macs_without_flow=total - by_purpose["flow"],
+        macs_windowed=total - by_purpose["window"] + sum(_asked_by_window(model)),
         flops=flops,
         uncounted=dict(sorted(uncounted.items())),
         macs_by_operator=dict(sorted(by_operator.items())),
@@ -121,8 +130,15 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _fvcore_macs(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[dict[str, int], int, dict[str, int]]:
-    """MACs by operator, MACs of correlations, and the calls of operators without a formula."""
+def _asked_by_window(model: nn.Module) -> Iterator[int]:
+    for module in model.modules():
+        if getattr(module, "counted_as", "") == "window":
+            asked: Any = module.window_macs
+            yield int(asked)
+
+
+def _fvcore_macs(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+    """MACs by operator, MACs by what modules say they are counted as, and the calls of operators without a formula."""
     from fvcore.nn import FlopCountAnalysis
 
     analysis = FlopCountAnalysis(model, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
@@ -134,8 +150,11 @@ def _fvcore_macs(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[di
         raise
     except Exception as error:
         raise _not_traced(error) from error
-    correlations = [name for name, module in model.named_modules() if getattr(module, "counted_as", "") == "correlation"]
-    return {name: round(macs) for name, macs in counted.items()}, round(sum(by_module[name] for name in correlations)), dict(uncounted)
+    by_purpose = dict.fromkeys(_PURPOSES, 0)
+    for name, module in model.named_modules():
+        if (purpose := getattr(module, "counted_as", None)) is not None:
+            by_purpose[purpose] += round(by_module[name])
+    return {name: round(macs) for name, macs in counted.items()}, by_purpose, dict(uncounted)
 
 
 def _torch_flops(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> int:

@@ -10,7 +10,7 @@ from benchctl import suite_file
 from benchctl.errors import Inconclusive
 from benchctl.report import published
 from benchctl.report.footnotes import footnotes
-from benchctl.report.published import Entry, Number
+from benchctl.report.published import MACS_KINDS, Entry, Number
 from benchctl.report.readings import memory_values, of_cell, preference
 from benchctl.report.table import (
     CELL_COLUMNS,
@@ -161,7 +161,7 @@ class _Ours:
     def __init__(self, snapshot: Snapshot) -> None:
         from benchctl.store.reading import Scalar
 
-        names = [("macs", kind) for kind in ("all", "without_attention", "without_correlation")]
+        names = [("macs", kind) for kind in MACS_KINDS]
         names += [("trainable_params", "")]
         wanted: dict[tuple[str, str, str], Scalar] = {
             (metric, kind, source): Scalar(metric, (kind,), (source,)) for metric, kind in names for source in _SOURCES

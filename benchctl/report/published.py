@@ -43,10 +43,12 @@ _UNITS: dict[Unit, tuple[str, str]] = {
 }
 
 NOT_STATED = "not stated"
+#: how multiply-accumulates are counted: as `Measurement` has them
+MACS_KINDS = ("all", "without_attention", "without_correlation", "without_flow", "windowed")
 #: metric -> the kinds that `Measurement` has of it; a number out of a paper may also be `not stated`
 _KINDS: dict[str, tuple[str, ...]] = {
-    "macs": ("all", "without_attention", "without_correlation", NOT_STATED),
-    "flops": ("all", "without_attention", "without_correlation", NOT_STATED),
+    "macs": (*MACS_KINDS, NOT_STATED),
+    "flops": (*MACS_KINDS, NOT_STATED),
     "peak_memory_bytes": ("allocated", "reserved", "device", "rss", NOT_STATED),
 }
 _OPERATIONS = ("macs", "flops")
