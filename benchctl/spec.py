@@ -197,7 +197,7 @@ class MethodConfig(Vocabulary):
         return None
 
     @property
-    def channels(self) -> int:
+    def frame_channels(self) -> int:
         """Channels of a frame: RGB, and two of flow where it comes with the clip."""
         return 3 if self.clip_flow() is None else 5
 

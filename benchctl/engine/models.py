@@ -56,7 +56,7 @@ def load_clips(cell: Cell, root: Path | None) -> ClipSet:
 def notes(cell: Cell, model: nn.Module) -> dict[str, object]:
     """Facts about the model that belong beside its numbers."""
     spec = model_spec(cell)
-    found: dict[str, object] = {"weights": str(getattr(model, "weights", "random"))}
+    found: dict[str, object] = {"weights": str(getattr(model, "weights", "random")), **getattr(model, "notes", {})}
     if spec.padded_resolution != cell.shape.resolution:
         found["padding"] = f"{cell.shape.resolution} to {spec.padded_resolution} pixels: patch {spec.config.patch_size}"
     counted = spec.config.counted_frames(cell.shape.frames)

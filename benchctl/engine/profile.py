@@ -49,7 +49,7 @@ class InferenceStep:
 
 def example(cell: Cell, batch_size: int, draw: Callable[..., Tensor] = torch.zeros) -> Batch:
     """Clips and labels of the cell's shape. What is counted or predicted does not depend on the values; what is timed does."""
-    channels = models.model_spec(cell).config.channels
+    channels = models.model_spec(cell).config.frame_channels
     clips = draw(batch_size, cell.shape.frames, channels, cell.shape.resolution, cell.shape.resolution)
     return clips, torch.arange(batch_size) % cell.num_classes
 

@@ -24,7 +24,7 @@ class ClipInput(nn.Module):
         spec.config.check(spec.shape, pad=True)
         self.frames = spec.shape.frames
         self.resolution = spec.shape.resolution
-        self.channels = spec.config.channels
+        self.channels = spec.config.frame_channels
         self.padding = spec.padded_resolution - spec.shape.resolution
 
     def forward(self, clip_BTCHW: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchctl.errors import ShapeError, UsageError, WeightsMissing
+from benchctl.layers.full_precision import full_precision
 from benchctl.layers.pretrained import HUB_TIMEOUT_S, RANDOM, contents, weights_folder
 from benchctl.spec import FlowEstimatorName
 
@@ -85,7 +86,7 @@ class FlowEstimator(nn.Module):
         """
         B, T, _, H, W = frames_BTCHW.shape
         check_shape(self.name, T, min(H, W))
-        with torch.autocast(frames_BTCHW.device.type, enabled=False):
+        with full_precision(frames_BTCHW.device.type):
             frames = frames_BTCHW.float()
             if self.raft is None:
                 return _opencv(frames, self.name)
