@@ -36,6 +36,7 @@ _RAFT: dict[FlowEstimatorName, tuple[str, str]] = {"raft-large": ("raft_large", 
 PAIRS_AT_ONCE = 16
 #: RAFT works on an eighth of the resolution, and needs 16 positions there for its four levels of correlation
 RAFT_STRIDE, RAFT_SMALLEST = 8, 128
+RAFT_UPDATES = 12
 #: Farneback: scale of the pyramid, its levels, side of the window, iterations, neighbourhood and its Gaussian (OpenCV's example values)
 _FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)
 #: of red, green and blue (ITU-R BT.601)
@@ -134,7 +135,7 @@ def _raft(name: FlowEstimatorName, weights: str | None, *, load: bool) -> tuple[
 
     model: nn.Module = getattr(optical_flow, _RAFT[name][0])(weights=None)
     if not load or weights == RANDOM:
-        return model, RANDOM
+        return _LastMaskOnly.within(model), RANDOM
     entry = _published(name, weights)
     file = entry if isinstance(entry, Path) else _local(entry) or _fetched(entry)
     try:
@@ -142,7 +143,7 @@ def _raft(name: FlowEstimatorName, weights: str | None, *, load: bool) -> tuple[
     except (RuntimeError, TypeError, AttributeError) as error:
         problem = " ".join(str(error).split())[:160]
         raise WeightsMissing(f"does not fit {name}: {problem}", where=str(file), fix="name weights of this estimator") from None
-    return model, f"{name} {file.name}"
+    return _LastMaskOnly.within(model), f"{name} {file.name}"
 
 
 def _published(name: FlowEstimatorName, weights: str | None) -> Any:
@@ -201,12 +202,37 @@ def _missing(entry: Any, why: str) -> WeightsMissing:
     )
 
 
-def _raft_flow(raft: nn.Module, first_N3HW: Tensor, second_N3HW: Tensor) -> Tensor:
+class _LastMaskOnly(nn.Module):
+    """RAFT's mask for upsampling, made after the last update alone: torchvision makes one after each, of flow that nobody asked for."""
+
+    def __init__(self, predictor: nn.Module) -> None:
+        super().__init__()
+        self.predictor = predictor
+        self.left = 0
+
+    @classmethod
+    def within(cls, raft: Any) -> nn.Module:
+        """`raft` with its predictor replaced; RAFT-small has none."""
+        if raft.mask_predictor is not None:
+            raft.mask_predictor = cls(raft.mask_predictor)
+        model: nn.Module = raft
+        return model
+
+    def forward(self, hidden: Tensor) -> Tensor | None:
+        """None, upon which RAFT interpolates, before the last update."""
+        self.left -= 1
+        mask: Tensor | None = None if self.left else self.predictor(hidden)
+        return mask
+
+
+def _raft_flow(raft: Any, first_N3HW: Tensor, second_N3HW: Tensor) -> Tensor:
     """Both (N, 3, H, W) of values 0 ... 1 to (N, 2, H, W)."""
     height, width = first_N3HW.shape[-2:]
     padding = (0, -width % RAFT_STRIDE, 0, -height % RAFT_STRIDE)
     first, second = (F.pad(2 * frame - 1, padding, mode="replicate") for frame in (first_N3HW, second_N3HW))
-    flow: Tensor = raft(first, second)[-1]
+    if raft.mask_predictor is not None:
+        raft.mask_predictor.left = RAFT_UPDATES
+    flow: Tensor = raft(first, second, num_flow_updates=RAFT_UPDATES)[-1]
     return flow[..., :height, :width]
 
 
