@@ -237,8 +237,8 @@ def _raft_flow(raft: Any, first_N3HW: Tensor, second_N3HW: Tensor) -> Tensor:
 
 
 def _opencv(frames_BTCHW: Tensor, name: str) -> Tensor:
-    luma = torch.tensor(_LUMA, device=frames_BTCHW.device).view(3, 1, 1)
-    grey = (255 * frames_BTCHW.clamp(0, 1) * luma).sum(2).round().to(torch.uint8)
+    red, green, blue = (255 * frames_BTCHW.clamp(0, 1)).unbind(2)
+    grey = (_LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue).round().to(torch.uint8)
     flow: Tensor = opencv_flow(grey, name)
     return flow
 

@@ -1,16 +1,18 @@
 """Published weights: where they come from, and what must fit before they are used.
 
-A file is looked for in `$BENCHCTL_WEIGHTS/<hub id>/<file>`, then in the Hugging Face cache, then on the hub. Nothing is loaded
-partly: every tensor of the checkpoint has a place and every place gets a tensor, except the classifier, which stays random where
-the number of classes differs, and the description that `load_pretrained` returns says so.
+A hub id is `owner/repository`, or `owner/repository:file` where a repository keeps several. The file is looked for in
+`$BENCHCTL_WEIGHTS/<owner/repository>/<file>`, then in the Hugging Face cache, then on the hub. Nothing is loaded partly: every
+tensor of the checkpoint has a place and every place gets a tensor, except those that the module adds to the published model, and
+the classifier, which stays random where the number of classes differs; the description that `load_pretrained` returns says so.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -30,17 +32,25 @@ HUB_TIMEOUT_S = 5.0
 _OTHER_FILE = "put the file of this preset's 'weights' there"
 
 
-def load_pretrained(module: nn.Module, hub_id: str, *, convert: Callable[[State], State] | None = None, head: str | None = None) -> str:
+def load_pretrained(
+    module: nn.Module,
+    hub_id: str,
+    *,
+    convert: Callable[[State], State] | None = None,
+    head: str | None = None,
+    added: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """Load the published weights `hub_id` into `module`.
 
     Args:
         module: what is loaded into; its names are those of the converted checkpoint.
-        hub_id: `owner/repository` on the hub.
+        hub_id: `owner/repository` on the hub, or `owner/repository:file`.
         convert: from the checkpoint's tensors to the module's names and shapes.
         head: name of the classifier in `module`; where its shape differs from the checkpoint's, it keeps its random weights.
+        added: what each tensor of `module` is, in words, that the published model does not have: a checkpoint may lack it.
 
     Returns:
-        What was loaded, one line for the result: the hub id, and the head when it was left random.
+        What was loaded, one line for the result: the hub id, and what was left as it was, the head or what is added.
 
     Raises:
         WeightsMissing: the file is nowhere, cannot be read, or does not fit; the message names the file or the tensors.
@@ -57,12 +67,15 @@ def load_pretrained(module: nn.Module, hub_id: str, *, convert: Callable[[State]
         name for name in state if head and name.startswith(f"{head}.") and name in own and own[name].shape != state[name].shape
     ]
     found = {name: tensor for name, tensor in state.items() if name not in other_classes}
-    _require_fit(own, found, left_out=other_classes, file=file)
+    _require_fit(own, found, left_out=[*other_classes, *added], file=file)
     module.load_state_dict(found, strict=False)
-    if not other_classes:
-        return hub_id
-    published, ours = state[other_classes[0]].shape[0], own[other_classes[0]].shape[0]
-    return f"{hub_id}, {head} random ({ours} classes, published {published})"
+    said = [hub_id]
+    if other_classes:
+        published, ours = state[other_classes[0]].shape[0], own[other_classes[0]].shape[0]
+        said.append(f"{head} random ({ours} classes, published {published})")
+    if initial := dict.fromkeys(words for name, words in added.items() if name not in found):
+        said.append(f"{' and '.join(initial)} as initialised")
+    return ", ".join(said)
 
 
 def published(config: MethodConfig) -> str:
@@ -88,34 +101,41 @@ def find(hub_id: str) -> Path:
     Raises:
         WeightsMissing: it is not on this machine and the hub does not give it; the message names the file and the folder.
     """
+    repository, names = _named(hub_id)
     root = weights_folder()
     if root:
-        for name in FILES:
-            file = root / hub_id / name
+        for name in names:
+            file = root / repository / name
             if file.is_file():
                 return file
     import huggingface_hub
 
-    for name in FILES:
-        cached = huggingface_hub.try_to_load_from_cache(hub_id, name)
+    for name in names:
+        cached = huggingface_hub.try_to_load_from_cache(repository, name)
         if isinstance(cached, str):
             return Path(cached)
-    for name in FILES:
-        fetched = _fetch(hub_id, name)
+    for name in names:
+        fetched = _fetch(hub_id, repository, name)
         if fetched:
             return fetched
     raise _missing(hub_id, "the hub has no such file")
 
 
-def _fetch(hub_id: str, name: str) -> Path | None:
+def _named(hub_id: str) -> tuple[str, tuple[str, ...]]:
+    """The repository of a hub id, and the names under which its weights may be there."""
+    repository, _, name = hub_id.partition(":")
+    return repository, (name,) if name else FILES
+
+
+def _fetch(hub_id: str, repository: str, name: str) -> Path | None:
     """The file, downloaded into the hub's cache; None when the hub has no such file."""
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
         # asked without the client's retries first, which otherwise go on for half a minute and more where there is no network
-        huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(hub_id, name), timeout=HUB_TIMEOUT_S)
-        return Path(huggingface_hub.hf_hub_download(hub_id, name, etag_timeout=HUB_TIMEOUT_S))
+        huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(repository, name), timeout=HUB_TIMEOUT_S)
+        return Path(huggingface_hub.hf_hub_download(repository, name, etag_timeout=HUB_TIMEOUT_S))
     except (EntryNotFoundError, RepositoryNotFoundError) as error:
         if isinstance(error, LocalEntryNotFoundError):
             raise _missing(hub_id, f"the hub went away during the download of {name}") from error
@@ -126,8 +146,10 @@ def _fetch(hub_id: str, name: str) -> Path | None:
 
 
 def _missing(hub_id: str, why: str) -> WeightsMissing:
-    folder = Path(os.environ.get("BENCHCTL_WEIGHTS") or "$BENCHCTL_WEIGHTS") / hub_id
-    return WeightsMissing(why, where=f"weights {hub_id}", fix=f"put {FILES[0]} (or {FILES[1]}) in {folder}, or use 'pretrained: false'")
+    repository, names = _named(hub_id)
+    folder = Path(os.environ.get("BENCHCTL_WEIGHTS") or "$BENCHCTL_WEIGHTS") / repository
+    file = " (or ".join(names) + ")" * (len(names) - 1)
+    return WeightsMissing(why, where=f"weights {hub_id}", fix=f"put {file} in {folder}, or use 'pretrained: false'")
 
 
 def read(file: Path) -> State:

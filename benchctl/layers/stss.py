@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchctl.errors import ShapeError
+from benchctl.layers.window import both, check_side, covered, pick, place, product_dtype
 
 # B batch, T frames, H x W grid, C channels, L x U x V window; R units (with the empty ones between them), M positions of a unit
 
@@ -58,9 +58,7 @@ def stss(features_BTHWC: Tensor, window: Window, *, strategy: Strategy = "auto")
         strategy = chosen(features_BTHWC.shape[2], features_BTHWC.shape[3], window)
     length = features_BTHWC.float() if features_BTHWC.dtype in (torch.float16, torch.bfloat16) else features_BTHWC
     unit_BTHWC = F.normalize(length, dim=-1, eps=EPSILON)
-    # an empty product has the precision that autocast, where it is on, gives any product
-    none = features_BTHWC.flatten(0, 3)[:0]
-    unit_BTHWC = unit_BTHWC.to((none @ none.T).dtype)
+    unit_BTHWC = unit_BTHWC.to(product_dtype(features_BTHWC))
     layout = _Layout.of(unit_BTHWC, window, by_row=strategy == "rows")
     laid_RMC = layout.lay(unit_BTHWC)
     if torch.is_grad_enabled() and laid_RMC.requires_grad:
@@ -79,9 +77,7 @@ def chosen(height: int, width: int, window: Window) -> Literal["dense", "rows"]:
 def check_window(window: Window) -> None:
     """Raise ShapeError unless every side is odd and positive."""
     for name, side in zip(("L", "U", "V"), window, strict=True):
-        if side < 1 or side % 2 == 0:
-            near = f"{max(1, side - 1)} or {max(1, side + 1)}" if side > 1 else "1"
-            raise ShapeError(f"window side {name} is {side}: a window is centred, so its sides are odd", fix=f"use {near}")
+        check_side(name, side)
 
 
 class SelfSimilarity(nn.Module):
@@ -178,16 +174,8 @@ class _Layout:
     def inside(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """For each position of a unit, the positions of another that its window covers, (M, places), and which of them exist."""
         _, U, V = self.window
-        columns = torch.arange(self.width, device=device)[:, None] + torch.arange(V, device=device) - V // 2
-        exists = (columns >= 0) & (columns < self.width)
-        index = columns.clamp(0, self.width - 1)
-        if self.by_row:
-            return index, exists
-        rows = torch.arange(self.height, device=device)[:, None] + torch.arange(U, device=device) - U // 2
-        row_exists = (rows >= 0) & (rows < self.height)
-        both = row_exists[:, None, :, None] & exists[None, :, None, :]
-        where = rows.clamp(0, self.height - 1)[:, None, :, None] * self.width + index[None, :, None, :]
-        return where.flatten(2).flatten(0, 1), both.flatten(2).flatten(0, 1)
+        columns = covered(self.width, V, device)
+        return columns if self.by_row else both(covered(self.height, U, device), columns, self.width)
 
 
 def _similarity(x_RMC: Tensor, layout: _Layout) -> Tensor:
@@ -198,10 +186,9 @@ def _similarity(x_RMC: Tensor, layout: _Layout) -> Tensor:
     for distance, forth, back in layout.pairs():
         pairs = R - distance
         product = x_RMC[:pairs] @ x_RMC[distance:].transpose(1, 2)
-        index_pairs = index.expand(pairs, -1, -1)
-        result[:pairs, :, forth] = product.gather(2, index_pairs).mul_(exists)
+        result[:pairs, :, forth] = pick(product, index, exists)
         if back is not None:
-            result[distance:, :, back] = product.transpose(1, 2).gather(2, index_pairs).mul_(exists)
+            result[distance:, :, back] = pick(product.transpose(1, 2), index, exists)
     return result
 
 
@@ -222,13 +209,12 @@ class _Similarity(torch.autograd.Function):
         total = torch.zeros_like(x_RMC)
         for distance, forth, back in ctx.layout.pairs():
             pairs = R - distance
-            index_pairs = index.expand(pairs, -1, -1)
             # of the product of all positions, the gradient is zero except where the window picked
-            product = x_RMC.new_zeros(pairs, M, M).scatter_add_(2, index_pairs, given[:pairs, :, forth] * exists)
+            product = place(given[:pairs, :, forth], index, exists, x_RMC.new_zeros(pairs, M, M))
             if back is None:
                 total.baddbmm_(product + product.transpose(1, 2), x_RMC)
                 continue
-            product.transpose(1, 2).scatter_add_(2, index_pairs, given[distance:, :, back] * exists)
+            place(given[distance:, :, back], index, exists, product.transpose(1, 2))
             total[:pairs].baddbmm_(product, x_RMC[distance:])
             total[distance:].baddbmm_(product.transpose(1, 2), x_RMC[:pairs])
         return total, None
