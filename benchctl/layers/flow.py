@@ -249,7 +249,7 @@ def opencv_flow(grey_BTHW: Tensor, name: str) -> Tensor:
     import cv2
     import numpy as np
 
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     B, T, H, W = grey_BTHW.shape
     frames = np.ascontiguousarray(grey_BTHW.cpu().numpy())
     flow = np.empty((B, T - 1, H, W, 2), np.float32)
