@@ -33,7 +33,7 @@ from benchctl.spec import FlowEstimatorName
 #: what needs weights: name -> torchvision's builder, its weights by default (those fine-tuned for Sintel, where there are such)
 _RAFT: dict[FlowEstimatorName, tuple[str, str]] = {"raft-large": ("raft_large", "C_T_SKHT_V2"), "raft-small": ("raft_small", "C_T_V2")}
 #: pairs of 224 x 224 pixels that are estimated at a time; larger frames, fewer
-PAIRS_AT_ONCE = 16
+PAIRS_AT_ONCE = 32
 #: RAFT works on an eighth of the resolution, and needs 16 positions there for its four levels of correlation
 RAFT_STRIDE, RAFT_SMALLEST = 8, 128
 RAFT_UPDATES = 12

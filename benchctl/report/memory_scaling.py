@@ -210,6 +210,7 @@ def _caption(drawn: Sequence[Sweep]) -> str:
     calibrations = sorted({text for each in drawn for text in each.calibrations})
     if calibrations:
         said.append(f"Dashed, hollow: predicted, {'; '.join(calibrations)}.")
+    said += [f"{counted}." for counted in sorted({text for each in drawn for text in each.counted})]
     if any(point.gib is not None for point in missing):
         said.append("Crosses: out of memory, at what the step would need.")
     if any(point.gib is None for point in missing):

@@ -56,6 +56,8 @@ class Sweep:
     caps_gib: tuple[float, ...]
     #: what the predictions among them are worth
     calibrations: tuple[str, ...]
+    #: methods whose clips hold other frames than those that are counted, in words
+    counted: tuple[str, ...] = ()
 
 
 def comparable(readings: Sequence[Readings]) -> list[Readings]:
@@ -67,7 +69,8 @@ def comparable(readings: Sequence[Readings]) -> list[Readings]:
 def sweeps(cells: Sequence[CellRow], memory: Sequence[Readings]) -> list[Sweep]:
     """The longest sweep over the resolution and the longest over the frames, where there are any.
 
-    `memory` is of one kind and device. A method takes part with two cells or more that differ in nothing but the axis.
+    `memory` is of one kind and device. A method takes part with two cells or more that differ in nothing but the axis. Frames are
+    those that papers count: nine that a method reads for eight units are eight.
     """
     chosen = {axis: _longest(cells, memory, axis) for axis in ("resolution", "frames")}
     keys = {_key(cell) for along in chosen.values() for cell in along}
@@ -78,17 +81,17 @@ def sweeps(cells: Sequence[CellRow], memory: Sequence[Readings]) -> list[Sweep]:
             continue
         lines: dict[tuple[str, str], list[Point]] = defaultdict(list)
         calibrations = set()
-        for cell in sorted(along, key=lambda each: int(getattr(each, axis))):
+        for cell in sorted(along, key=lambda each: _size(each, axis)):
             label = ", ".join([cell.method, *(_key(cell)[i] for i in facets)])
             points = _points(cell, memory, axis)
             for source, point in points.items():
                 lines[label, source].append(point)
             if "predicted" in points:
                 calibrations.add(cell.notes.get("prediction_calibration", "of unknown calibration"))
-        held = ", ".join(_WORDS[name].format(getattr(along[0], name)) for name in _SHAPE if name != axis)
+        held = ", ".join(_WORDS[name].format(_size(along[0], name)) for name in _SHAPE if name != axis)
         caps = sorted({cell.memory_cap_bytes / _GIB for cell in along if cell.memory_cap_bytes})
         named = (Line(label, source, tuple(points)) for (label, source), points in sorted(lines.items()))
-        made.append(Sweep(axis, held, tuple(named), tuple(caps), tuple(sorted(calibrations))))
+        made.append(Sweep(axis, held, tuple(named), tuple(caps), tuple(sorted(calibrations)), _counted(along)))
     return made
 
 
@@ -97,12 +100,25 @@ def _longest(cells: Sequence[CellRow], memory: Sequence[Readings], axis: str) ->
     by_shape: dict[tuple[int, ...], dict[tuple[str, ...], list[CellRow]]] = defaultdict(lambda: defaultdict(list))
     for cell in cells:
         if _points(cell, memory, axis):
-            by_shape[tuple(getattr(cell, name) for name in _SHAPE if name != axis)][_key(cell)].append(cell)
+            by_shape[tuple(_size(cell, name) for name in _SHAPE if name != axis)][_key(cell)].append(cell)
     best: tuple[int, int, tuple[int, ...], list[CellRow]] = (0, 0, (), [])
     for shape, methods in by_shape.items():
-        along = [cell for each in methods.values() if len({getattr(cell, axis) for cell in each}) > 1 for cell in each]
-        best = max(best, (len({getattr(cell, axis) for cell in along}), len(along), shape, along), key=lambda found: found[:3])
+        along = [cell for each in methods.values() if len({_size(cell, axis) for cell in each}) > 1 for cell in each]
+        best = max(best, (len({_size(cell, axis) for cell in along}), len(along), shape, along), key=lambda found: found[:3])
     return best[3]
+
+
+def _size(cell: CellRow, name: str) -> int:
+    """A part of the shape, frames as they are counted."""
+    size: int = cell.notes.get("counted_frames", cell.frames) if name == "frames" else getattr(cell, name)
+    return size
+
+
+def _counted(along: Sequence[CellRow]) -> tuple[str, ...]:
+    """`moose-b reads 9 frames for 8`, one for each method, for its shortest clip."""
+    others = [cell for cell in along if _size(cell, "frames") != cell.frames]
+    shortest = {cell.method: cell for cell in sorted(others, key=lambda each: -each.frames)}
+    return tuple(f"{name} reads {cell.frames} frames for {_size(cell, 'frames')}" for name, cell in sorted(shortest.items()))
 
 
 def _key(cell: CellRow) -> tuple[str, ...]:
@@ -112,7 +128,7 @@ def _key(cell: CellRow) -> tuple[str, ...]:
 
 def _points(cell: CellRow, memory: Sequence[Readings], axis: str) -> dict[str, Point]:
     """The point of `cell` by source; none where there is nothing to draw."""
-    x: int = getattr(cell, axis)
+    x = _size(cell, axis)
     oom = cell.outcome is Outcome.OOM
     points = {
         r.source: Point(x, r.values[cell.result_id] / _GIB, oom)

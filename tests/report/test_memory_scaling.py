@@ -50,6 +50,19 @@ def test_other_shapes_work_as_well(store: Store) -> None:
     assert (only.axis, only.held, [line.label for line in only.lines]) == ("frames", "112 x 112 pixels, batch 2", ["timesformer-b"])
 
 
+def test_frames_are_those_that_are_counted(store: Store) -> None:
+    """A method that reads 9 frames for 8 units stands beside those that read 8."""
+    plain = [cell(frames=8, resolution=r) for r in (224, 448)]
+    more = [cell("videomae-b", frames=9, resolution=r) for r in (224, 448)]
+    counted = [predicted(c).model_copy(update={"notes": {**predicted(c).notes, "counted_frames": 8}}) for c in more]
+    add_run(store, record("r"), [*plain, *more], [*(predicted(c) for c in plain), *counted])
+    (only,) = found(store)
+    assert (only.axis, only.held) == ("resolution", "8 frames, batch 1")
+    assert [line.label for line in only.lines] == ["timesformer-b", "videomae-b"]
+    assert only.counted == ("videomae-b reads 9 frames for 8",)
+    assert "videomae-b reads 9 frames for 8." in _caption([only])
+
+
 def test_measured_and_predicted_are_two_lines(store: Store) -> None:
     cells = [cell(resolution=r) for r in (224, 448)]
     both = [result(c, reading("allocated", "measured", "cuda", 3 * GIB), reading("allocated", "predicted", "cuda", 2 * GIB)) for c in cells]
