@@ -224,6 +224,10 @@ class Config(EncoderConfig):
             raise ValueError(f"integration width {self.integration_width} is not a multiple of 4, for its temporal bottleneck")
         return self
 
+    def counted_frames(self, frames: int) -> int:
+        """Those that the image encoder sees."""
+        return frames // self.temporal_stride
+
 
 PRESETS: dict[str, dict[str, Any]] = {
     "dist-b": {"encoder": "clip-b16"},

@@ -15,6 +15,7 @@ _NUMBERS: dict[str, tuple[str, tuple[str, ...], bool]] = {
     "params": ("params", ("",), True),
     "trainable_params": ("trainable_params", ("",), True),
     "macs": ("macs", ("", "all"), True),
+    "macs_without_flow": ("macs", ("without_flow",), True),
     "flops": ("flops", ("", "all"), True),
     "latency_seconds": ("latency_seconds", ("p50",), False),
     "top1": ("top1", ("",), False),
@@ -24,6 +25,7 @@ COST_COLUMNS = (
     Column("params", "params", "count", show="M"),
     Column("trainable_params", "trainable\nparams", "count", show="M"),
     Column("macs", "MACs", "count", show="G"),
+    Column("macs_without_flow", "MACs\nwithout flow", "count", show="G", text="present"),
     Column("flops", "FLOPs", "count", show="G", text="never"),
     Column("latency_seconds", "median\nlatency", "seconds", show="ms", text="present", split=("latency_device",)),
     Column("latency_device", "latency device", text="never"),
@@ -33,7 +35,9 @@ SCORE_COLUMNS = (
     Column("top5", "top-5", "fraction", show="%", text="present"),
 )
 
-
+_MACS, _WITHOUT_FLOW = (list(_NUMBERS).index(name) for name in ("macs", "macs_without_flow"))
+#: in the place of MACs without flow, where there is no flow among them
+NO_FLOW = "no flow"
 _NO_NUMBERS = (None,) * len(_NUMBERS)
 
 
@@ -54,6 +58,8 @@ class Costs:
         unscored = NOT_RECORDED if cell.task == "profile" else missing  # a profile never scores, however it ended
         numbers = self._numbers.get(cell.result_id, _NO_NUMBERS) if cell.result_id is not None else _NO_NUMBERS
         *costs, top1, top5 = numbers
+        if costs[_MACS] is not None and costs[_MACS] == costs[_WITHOUT_FLOW]:
+            costs[_WITHOUT_FLOW] = NO_FLOW
         device = cell.device if costs[-1] is not None and cell.device else missing
         scores = (unscored if top1 is None else top1, unscored if top5 is None else top5)
         return (*(missing if value is None else value for value in costs), device), scores

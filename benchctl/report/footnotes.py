@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _TEXTS = {
     "weights": "Weights",
     "padding": "Padding",
+    "flow": "Optical flow",
+    "counted_frames": "Frames that papers count",
     "not_measured": "Not measured here",
     "prediction_failed": "Memory could not be predicted",
 }

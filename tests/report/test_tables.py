@@ -52,6 +52,21 @@ def test_an_efficiency_row_is_what_was_measured(scaling: Store) -> None:
     assert isinstance(row["latency_seconds"], Absent)
 
 
+def test_costs_stand_with_and_without_flow(store: Store) -> None:
+    cells = [cell(), cell("videomae-b"), cell("side4video-b")]
+    counts = {"timesformer-b": (9, 9), "videomae-b": (9, 4)}
+    results = [
+        result(c, *(Measurement(metric="macs", kind=kind, value=value) for kind, value in zip(("all", "without_flow"), counts[c.method])))
+        for c in cells[:2]
+    ]
+    older = result(cells[2], Measurement(metric="macs", kind="all", value=9))
+    add_run(store, record("r"), cells, [*results, older])
+    found = {row["method"]: (row["macs"], row["macs_without_flow"]) for row in rows(efficiency.build(store, Selection()))}
+    assert found["timesformer-b"] == (9, "no flow")
+    assert found["videomae-b"] == (9, 4)
+    assert isinstance(found["side4video-b"][1], Absent)
+
+
 def test_rows_are_grouped_by_method_and_grow(scaling: Store) -> None:
     for build in (efficiency.build, memory.build):
         keys = [(r["method"], r["batch_size"], r["frames"], r["resolution"]) for r in rows(build(scaling, Selection()))]
