@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def _register() -> None:
-    from benchctl.cli import data, doctor, listing, plan, plot, report, run, schema, visualize  # noqa: F401  (importing registers)
+    from benchctl.cli import data, doctor, listing, plan, plot, report, run, schema, visualize, visualize_attention  # noqa: F401  (importing registers)
 
 
 @app.callback(invoke_without_command=True)

@@ -38,7 +38,9 @@ _Counted = Literal["measured", "predicted"]
 _SOURCES: tuple[_Counted, ...] = ("measured", "predicted")
 _SCORED = ("train", "evaluate")
 _NAMED = 8
-#: how near two implementations of one system come: shares of the published number, and trainable parameters
+#: metrics that count parameters, as columns
+_PARAMETERS = ("params", "trainable_params")
+#: how near two implementations of one system come: shares of the published number, and parameters
 _MACS_APART = 0.01
 _PARAMS_APART = 0.03
 _FEW_PARAMS = 0.1e6
@@ -65,6 +67,8 @@ _COLUMNS = (
     *_group("macs", "MACs", "count", "G", ("macs_source",)),
     Column("macs_kind", "MACs counted", text="varying"),
     Column("macs_views", "views in\nMACs", text="varying"),
+    Column("params_source", "params source", text="never"),
+    *_group("params", "params", "count", "M", ("params_source",)),
     Column("trainable_params_source", "trainable params source", text="never"),
     *_group("trainable_params", "trainable\nparams", "count", "M", ("trainable_params_source",)),
     Column("memory_kind", "memory kind", text="never"),
@@ -126,7 +130,7 @@ def _matching(entry: Entry, cells: Mapping[tuple[str, str, int], Sequence[CellRo
     key = entry.row.cell
     assert key is not None
     same = cells.get((key.method, key.options_text, key.resolution), ())
-    costs = entry.number("macs") or entry.number("trainable_params") or entry.number("peak_memory_bytes")
+    costs = next((number for metric in ("macs", *_PARAMETERS, "peak_memory_bytes") if (number := entry.number(metric))), None)
     profiles = [c for c in same if costs is not None and c.task == "profile" and c.frames == key.frames]
     if profiles:
         batches = {c.batch_size for c in profiles}
@@ -162,7 +166,7 @@ class _Ours:
         from benchctl.store.reading import Scalar
 
         names = [("macs", kind) for kind in MACS_KINDS]
-        names += [("trainable_params", "")]
+        names += [(metric, "") for metric in _PARAMETERS]
         wanted: dict[tuple[str, str, str], Scalar] = {
             (metric, kind, source): Scalar(metric, (kind,), (source,)) for metric, kind in names for source in _SOURCES
         }
@@ -175,18 +179,18 @@ class _Ours:
         """The numbers of `cell` beside those of `entry`."""
         profile = cell.task == "profile"
         macs = entry.number("macs") if profile else None
-        params = entry.number("trainable_params") if profile else None
+        parameters = [(metric, entry.number(metric) if profile else None) for metric in _PARAMETERS]
         memory = entry.number("peak_memory_bytes") if profile and cell.batch_size == getattr(entry.row.cell, "batch_size", None) else None
         score = None if profile else _score(entry, cell)
 
         macs_source, one_view = self._counted(cell, "macs", macs.kind) if macs else (None, None)
         views = macs.counted_views if macs else None
         our_macs = one_view * views if one_view is not None and views else None
-        params_source, our_params = self._counted(cell, "trainable_params", "") if params else (None, None)
+        our_parameters = [(number, *(self._counted(cell, metric, "") if number else (None, None))) for metric, number in parameters]
         readings = of_cell(cell, self._memory)[:1] if memory else []
-        kind, source, device, peak, _ = memory_values(cell, readings[0] if readings else None)
+        kind, origin, device, peak, _ = memory_values(cell, readings[0] if readings else None)
         our_peak = None if isinstance(peak, str) or memory is None else peak
-        origin = (kind, source, device) if memory else (NOT_RECORDED,) * 3
+        memory_origin = (kind, origin, device) if memory else (NOT_RECORDED,) * 3
         our_score = self._value(cell, ("top1", "", "measured")) if score else None
 
         values = (
@@ -194,13 +198,12 @@ class _Ours:
             *_beside(cell, our_macs, macs),
             macs.kind if macs else NOT_RECORDED,
             views or NOT_RECORDED,
-            params_source or absence(cell),
-            *_beside(cell, our_params, params),
-            *origin,
+            *(value for number, source, our in our_parameters for value in (source or absence(cell), *_beside(cell, our, number))),
+            *memory_origin,
             *_beside(cell, our_peak, memory),
             *_beside(cell, our_score, score),
         )
-        pairs = ((macs, our_macs), (params, our_params), (memory, our_peak), (score, our_score))
+        pairs = ((macs, our_macs), *((number, our) for number, _, our in our_parameters), (memory, our_peak), (score, our_score))
         return _Row(values, tuple((number, our) for number, our in pairs if number is not None), tuple(readings))
 
     def _counted(self, cell: CellRow, metric: str, kind: str) -> tuple[_Counted | None, float | int | None]:
@@ -275,9 +278,7 @@ def _differences(pairs: Sequence[tuple[Entry, CellRow]], shown: Sequence[_Row]) 
         yield f"Rounding of the published number alone explains {hidden} of {apart} differences."
     if unexplained:
         # all of them: each is something to look into
-        limits = (
-            f"{_MACS_APART * 100:g} % of MACs or over both {_PARAMS_APART * 100:g} % and {_FEW_PARAMS / 1e6:g} M of trainable parameters"
-        )
+        limits = f"{_MACS_APART * 100:g} % of MACs or over both {_PARAMS_APART * 100:g} % and {_FEW_PARAMS / 1e6:g} M of parameters"
         yield f"Differences of over {limits}, for which no reason is recorded: {'; '.join(unexplained)}."
 
 
@@ -287,7 +288,7 @@ def _agrees(number: Number, our: float) -> bool:
     apart = abs(our - number.value)
     if number.metric == "macs":
         return apart <= _MACS_APART * number.value
-    return number.metric != "trainable_params" or apart <= max(_PARAMS_APART * number.value, _FEW_PARAMS)
+    return number.metric not in _PARAMETERS or apart <= max(_PARAMS_APART * number.value, _FEW_PARAMS)
 
 
 def _rounded(number: Number, our: float) -> bool:
@@ -303,7 +304,13 @@ def _remarks_of(entry: Entry) -> Iterator[tuple[str, str]]:
         yield place, entry.row.note
 
 
-_WORDS = {"macs": "MACs", "trainable_params": "trainable parameters", "peak_memory_bytes": "peak memory", "top1": "top-1"}
+_WORDS = {
+    "macs": "MACs",
+    "params": "parameters",
+    "trainable_params": "trainable parameters",
+    "peak_memory_bytes": "peak memory",
+    "top1": "top-1",
+}
 
 
 def _missing(matched: Sequence[tuple[Entry, list[CellRow]]]) -> Iterator[str]:

@@ -57,8 +57,9 @@ class Costs:
         missing = absence(cell)
         unscored = NOT_RECORDED if cell.task == "profile" else missing  # a profile never scores, however it ended
         numbers = self._numbers.get(cell.result_id, _NO_NUMBERS) if cell.result_id is not None else _NO_NUMBERS
-        *costs, top1, top5 = numbers
-        if costs[_MACS] is not None and costs[_MACS] == costs[_WITHOUT_FLOW]:
+        *found, top1, top5 = numbers
+        costs: list[Value | None] = list(found)
+        if found[_MACS] is not None and found[_MACS] == found[_WITHOUT_FLOW]:
             costs[_WITHOUT_FLOW] = NO_FLOW
         device = cell.device if costs[-1] is not None and cell.device else missing
         scores = (unscored if top1 is None else top1, unscored if top5 is None else top5)
