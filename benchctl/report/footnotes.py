@@ -32,10 +32,12 @@ def footnotes(cells: Sequence[CellRow], shown: Sequence[Sequence[Readings]]) -> 
     """
     facts: dict[str, list[CellRow]] = {}
     noted: dict[int, list[str]] = {}
+    # every cell has a list of its own, and most are nearly the same: said once, as all of them together
+    uncounted = sorted({name for cell in cells for name in cell.notes.get("uncounted_operators", ())})
     for cell, readings in zip(cells, shown):
         # cells with equal notes share them
         if id(cell.notes) not in noted:
-            noted[id(cell.notes)] = list(_notes(cell.notes))
+            noted[id(cell.notes)] = list(_notes(cell.notes, uncounted))
         for line in (*_readings(cell, readings), *noted[id(cell.notes)], *_ending(cell)):
             facts.setdefault(line, []).append(cell)
     return tuple(f"{line} ({_extent(about, len(cells))})." for line, about in facts.items())
@@ -50,12 +52,12 @@ def _readings(cell: CellRow, readings: Sequence[Readings]) -> Iterator[str]:
             yield f"Peak memory ({r.source}, {r.kind}, {r.device}) is unavailable: {r.reasons[number]}"
 
 
-def _notes(notes: Mapping[str, Any]) -> Iterator[str]:
+def _notes(notes: Mapping[str, Any], uncounted: Sequence[str]) -> Iterator[str]:
     for key, title in _TEXTS.items():
         if notes.get(key):
             yield f"{title}: {_text(notes[key])}"
     if notes.get("uncounted_operators"):
-        yield f"MACs and FLOPs leave out operators that could not be counted: {', '.join(sorted(notes['uncounted_operators']))}"
+        yield f"MACs and FLOPs leave out operators that could not be counted: {', '.join(uncounted)}"
     for key, word in (("unreadable_clips", "Unreadable"), ("missing_clips", "Missing")):
         if notes.get(key):
             yield f"{word} clips ({len(notes[key])}), left out: {_listed([_text(clip) for clip in notes[key]], 'clips')}"
