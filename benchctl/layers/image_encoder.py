@@ -185,12 +185,17 @@ class ImageEncoder(nn.Module):
         """
         with fixed_kernel(self.kernel, tokens_NPC.device):
             result: Tensor = self.vit.blocks[index].attn(tokens_NPC, **(self._rotary() if placed else {}))
-        return result
+        return self._scaled(index, "ls1", result)
 
     def mlp(self, index: int, tokens_NPC: Tensor) -> Tensor:
         """The MLP of block `index` on normalised tokens, without its residual: (N, P, C) to (N, P, C)."""
         result: Tensor = self.vit.blocks[index].mlp(tokens_NPC)
-        return result
+        return self._scaled(index, "ls2", result)
+
+    def _scaled(self, index: int, name: str, x_NPC: Tensor) -> Tensor:
+        """What a block adds: DINOv2 scales each channel of it."""
+        scale = getattr(self.vit.blocks[index], name, None)
+        return x_NPC if scale is None else scale(x_NPC)
 
     def norm(self, tokens_NPC: Tensor) -> Tensor:
         """The normalisation after the last block; nothing where it was not built."""
