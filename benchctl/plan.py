@@ -15,9 +15,9 @@ from typing import Any, Literal, Protocol
 from pydantic import ValidationError
 
 from benchctl import lookup
-from benchctl.errors import BenchctlError, DataMissing, UnknownName, UsageError
+from benchctl.errors import BenchctlError, DataMissing, UnknownName, UsageError, WeightsMissing
 from benchctl.record import Outcome
-from benchctl.spec import Budget, Cell, ClipShape, DatasetRef, MethodConfig, MethodRef, Recipe, Suite, SweepEntry, Task
+from benchctl.spec import Budget, Cell, ClipFlow, ClipShape, DatasetRef, MethodConfig, MethodRef, Recipe, Suite, SweepEntry, Task
 from benchctl.suite_file import LoadedSuite
 from benchctl.yaml_file import Location
 
@@ -60,6 +60,13 @@ class Plan:
         if not chosen:
             raise UsageError("no cell matches", where=" ".join(f"--only {g}" for g in globs), fix=f"cells look like {self.cells[0].label}")
         return replace(self, cells=chosen)
+
+
+class FlowCheck(Protocol):
+    """What the plan needs of whoever keeps flow files."""
+
+    def __call__(self, flow: ClipFlow, stride: int, dataset: DatasetRef, root: Path) -> None:
+        """Raise DataMissing where clips of the data set at `root` have no flow to the frame `stride` later."""
 
 
 class Known(Protocol):
@@ -130,11 +137,17 @@ def resolve_data(loaded: LoadedSuite, data_root: Path | None) -> DataSource | No
     )
 
 
-def expand(loaded: LoadedSuite, data: DataSource | None = None) -> Plan:
+def expand(loaded: LoadedSuite, data: DataSource | None = None, flow_check: FlowCheck | None = None) -> Plan:
     """Every cell of the suite, without repetitions, in the order of the file.
 
+    Args:
+        loaded: the suite.
+        data: its data set.
+        flow_check: looks for flow files, where methods read any and the data set is present.
+
     Raises:
-        SuiteError: a method, option, recipe key, shape or backend that cannot be, with file:line:column.
+        SuiteError: a method, option, recipe key, shape, backend, weights or flow that cannot be, with file:line:column.
+        DataMissing: clips have no flow.
     """
     suite = loaded.suite
     resolver = _Resolver(loaded)
@@ -144,6 +157,7 @@ def expand(loaded: LoadedSuite, data: DataSource | None = None) -> Plan:
             location: Location = ("sweep", index, "methods", method[0]) if entry.methods else ("methods", method[0])
             resolved = resolver.method(location, method[1])
             backend = resolver.shape(("sweep", index), resolved, shape, attention)
+            resolver.needs(location, method[1].name, resolved, data, flow_check)
             common: dict[str, Any] = {
                 "method": method[1].name,
                 "config": resolved.config_json,
@@ -274,6 +288,39 @@ class _Resolver:
                     location, f"{type(method.config).__module__.rpartition('.')[2]}: {error.what}", error.fix
                 ) from None
         return self._checked[key]
+
+    def needs(self, location: Location, name: str, method: _Resolved, data: DataSource | None, flow_check: FlowCheck | None) -> None:
+        """Raise where the method lacks weights, or clips the flow that it reads with them."""
+        key = ("needs", id(method))
+        if key in self._checked:
+            return
+        suite = self._loaded.suite
+        try:
+            for task in suite.task:
+                method.config.check_weights(task, pretrained=suite.pretrained)
+        except WeightsMissing as error:
+            raise self._loaded.error(location, f"{name}: {error.where}: {error.what}" if error.where else error.what, error.fix) from None
+        flow = method.config.clip_flow()
+        if flow is not None and data is not None and set(suite.task) != {"profile"}:
+            self._flow(location, name, flow, method.recipe, data)
+            if flow.estimator != "exact" and data.root is not None and flow_check is not None:
+                try:
+                    flow_check(flow, method.recipe.frame_stride, data.ref, data.root)
+                except DataMissing as error:
+                    raise DataMissing(f"{name}: {error.what}", where=self._loaded.where(location), fix=error.fix) from None
+        self._checked[key] = True
+
+    def _flow(self, location: Location, name: str, flow: ClipFlow, recipe: Recipe, data: DataSource) -> None:
+        """Raise where no clip of the data set can have the flow."""
+        if flow.estimator == "exact":
+            if not hasattr(lookup.load("dataset", data.ref.name), "exact_flow"):
+                those = [n for n in lookup.entries("dataset") if hasattr(lookup.load("dataset", n), "exact_flow")]
+                fix = f"name a data set that does ({', '.join(those)}), or another 'flow' in the method's options"
+                raise self._loaded.error(location, f"{name}: the data set '{data.ref.name}' carries no exact flow", fix)
+        elif recipe.sampling != "dense":
+            where: Location = ("recipe", "sampling") if "sampling" in self._loaded.suite.recipe.model_fields_set else location
+            what = f"{name}: precomputed flow fits dense sampling only, not '{recipe.sampling}'"
+            raise self._loaded.error(where, what, f"set 'recipe: {{sampling: dense, frame_stride: {recipe.frame_stride}}}'")
 
 
 def _grid(suite: Suite, entry: SweepEntry) -> Iterator[tuple[tuple[int, MethodRef], ClipShape, Any, Any]]:

@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).parent.parent
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads the database or the weights of whoever runs it."""
-    for name in ("BENCHCTL_DB", "BENCHCTL_WEIGHTS", "BENCHCTL_DEBUG"):
+    for name in ("BENCHCTL_DB", "BENCHCTL_WEIGHTS", "BENCHCTL_FLOW", "BENCHCTL_DEBUG"):
         monkeypatch.delenv(name, raising=False)
 
 

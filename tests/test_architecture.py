@@ -12,7 +12,7 @@ import pytest
 import benchctl
 
 PACKAGE = Path(benchctl.__file__).parent
-VOCABULARY = {"atomic_file", "errors", "spec", "record", "lookup", "suite_file", "yaml_file"}
+VOCABULARY = {"atomic_file", "errors", "folders", "spec", "record", "lookup", "suite_file", "yaml_file"}
 
 #: room -> rooms it may import; `benchctl` is the package itself (its version)
 ALLOWED: dict[str, set[str]] = {
@@ -40,6 +40,9 @@ THIRD_PARTIES: dict[str, tuple[str, ...]] = {
     "pandas": ("report/",),
     "torch": ("layers/", "methods/", "data/", "metrics/", "probes/", "engine/", "visualize/"),
     "timm": ("layers/", "methods/"),
+    "torchvision": ("layers/", "methods/"),
+    "cv2": ("layers/",),
+    "sklearn": ("visualize/",),
     "transformers": ("layers/", "methods/"),
     "pynvml": ("probes/",),
     "deepspeed": ("engine/deepspeed.py", "run/launch.py"),

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from benchctl import suite_file
-from benchctl.errors import DataMissing, SuiteError, UsageError
-from benchctl.plan import CPU_STEP_MACS, Execution, Plan, cost_key, execution, expand, resolve_data, state
+from benchctl.errors import DataMissing, SuiteError, UsageError, WeightsMissing
+from benchctl.methods import videomae
+from benchctl.plan import CPU_STEP_MACS, DataSource, Execution, Plan, cost_key, execution, expand, resolve_data, state
 from benchctl.record import Outcome
-from benchctl.spec import options_text
+from benchctl.spec import ClipFlow, DatasetRef, options_text
 
 SUITE = """\
 name: test
@@ -211,6 +212,68 @@ def test_evaluation_follows_the_training_it_needs():
     assert cells[1].checkpoint == f"cell:{cells[0].id}"
     assert cells[3].checkpoint == f"cell:{cells[2].id}"
     assert cells[0].steps == 64
+
+
+EGOGESTAR = DataSource(DatasetRef(name="egogestar"), Path("/data/egogestar"), 10, "")
+
+
+def reads_flow(estimator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make videomae a method that reads flow with its clips."""
+    monkeypatch.setattr(videomae.Config, "clip_flow", lambda _self: ClipFlow(estimator=estimator))
+
+
+def test_exact_flow_needs_a_data_set_that_carries_it(monkeypatch: pytest.MonkeyPatch):
+    reads_flow("exact", monkeypatch)
+    loaded = suite_file.parse(TRAIN, Path("s.yaml"))
+    with pytest.raises(SuiteError) as error:
+        expand(loaded, EGOGESTAR)
+    assert str(error.value) == (
+        "s.yaml:3:29: methods[1]: videomae-tiny: the data set 'egogestar' carries no exact flow; name a data set that does (motion_shapes), "
+        "or another 'flow' in the method's options"
+    )
+    assert expand(loaded, DataSource(DatasetRef(name="motion_shapes"), None, 8, None)).cells
+
+
+def test_precomputed_flow_needs_dense_sampling(monkeypatch: pytest.MonkeyPatch):
+    reads_flow("dis", monkeypatch)
+    what = "videomae-tiny: precomputed flow fits dense sampling only, not 'uniform'; set 'recipe: {sampling: dense, frame_stride: 4}'"
+    text = TRAIN + "recipe: {frame_stride: 4, sampling: uniform}\n"
+    with pytest.raises(SuiteError) as error:
+        expand(suite_file.parse(text, Path("s.yaml")), EGOGESTAR)
+    assert str(error.value) == f"s.yaml:9:27: recipe.sampling: {what}"
+    assert expand(suite_file.parse(text.replace("uniform", "dense"), Path("s.yaml")), EGOGESTAR).cells
+    # nothing is decoded to profile
+    assert plan(SUITE, "recipe.sampling=uniform").cells
+
+
+def test_flow_files_are_looked_for_once_where_the_data_set_is_present(monkeypatch: pytest.MonkeyPatch):
+    reads_flow("dis", monkeypatch)
+    asked: list[tuple[object, ...]] = []
+    loaded = suite_file.parse(TRAIN, Path("s.yaml"), ["recipe={sampling: dense, frame_stride: 4}"])
+    expand(loaded, EGOGESTAR, lambda *given: asked.append(given))
+    assert asked == [(ClipFlow(estimator="dis"), 4, EGOGESTAR.ref, EGOGESTAR.root)]
+
+    def none(*_given: object) -> None:
+        raise DataMissing("2 of 9 clips have no flow", fix="run 'benchctl data flow egogestar'")
+
+    with pytest.raises(DataMissing) as error:
+        expand(loaded, EGOGESTAR, none)
+    assert str(error.value) == "s.yaml:3:29: videomae-tiny: 2 of 9 clips have no flow; run 'benchctl data flow egogestar'"
+    # what is made later is looked at by the worker, and a profile needs no clips
+    assert expand(loaded, DataSource(DatasetRef(name="motion_shapes"), None, 8, None), none).cells
+    assert expand(suite_file.parse(SUITE, Path("s.yaml")), EGOGESTAR, none).cells
+
+
+def test_missing_weights_say_which_method_lacks_them(monkeypatch: pytest.MonkeyPatch):
+    def check(_self: object, task: str, *, pretrained: bool) -> None:
+        if task == "evaluate" and not pretrained:
+            raise WeightsMissing("no such file", where="weights/raft.pth", fix="use the estimator dis")
+
+    monkeypatch.setattr(videomae.Config, "check_weights", check)
+    assert plan(SUITE).cells
+    with pytest.raises(SuiteError) as error:
+        expand(suite_file.parse(TRAIN, Path("s.yaml")), EGOGESTAR)
+    assert str(error.value) == "s.yaml:3:29: methods[1]: videomae-tiny: weights/raft.pth: no such file; use the estimator dis"
 
 
 @pytest.mark.parametrize("path", suite_file.shipped().values(), ids=lambda p: p.stem)

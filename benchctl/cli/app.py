@@ -49,7 +49,20 @@ def main() -> None:
 
 
 def _register() -> None:
-    from benchctl.cli import data, doctor, listing, plan, plot, report, run, schema, visualize, visualize_attention  # noqa: F401  (importing registers)
+    from benchctl.cli import (  # noqa: F401  (importing registers)
+        data,
+        data_flow,
+        doctor,
+        listing,
+        plan,
+        plot,
+        report,
+        run,
+        schema,
+        visualize,
+        visualize_attention,
+        visualize_models,
+    )
 
 
 @app.callback(invoke_without_command=True)

@@ -7,7 +7,8 @@ import json
 import typer
 
 from benchctl.cli.app import app
-from benchctl.cli.options import Json, cache_folder, data_root, database_url
+from benchctl.cli.options import Json, database_url
+from benchctl.folders import cache_folder, data_root
 
 
 @app.command()

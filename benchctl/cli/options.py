@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from benchctl.errors import UsageError
+
 if TYPE_CHECKING:
     from benchctl.store.store import Store
 
@@ -47,17 +49,15 @@ def results_folder(url: str) -> Path:
     return Path(path).parent if path and path != ":memory:" else Path("results")
 
 
-def data_root() -> Path | None:
-    """$BENCHCTL_DATA, if set."""
-    root = os.environ.get("BENCHCTL_DATA")
-    return Path(root) if root else None
+def setting(text: str) -> tuple[str, object]:
+    """`KEY=VALUE` of `--set`; the value is read as YAML."""
+    from benchctl import yaml_file
 
-
-def cache_folder() -> Path:
-    """Where generated data goes: $BENCHCTL_CACHE, else `benchctl` in the user's cache folder."""
-    if os.environ.get("BENCHCTL_CACHE"):
-        return Path(os.environ["BENCHCTL_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "benchctl"
+    where = f"--set {text}"
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError("expected KEY=VALUE", where=where, fix="for example --set layers=2")
+    return key, yaml_file.value(value, where, UsageError)
 
 
 @contextmanager

@@ -47,7 +47,7 @@ app.add_typer(visualize, name="visualize")
 
 @visualize.callback()
 def root() -> None:
-    """Keep `visualize` a group while it has a single command."""
+    """Pictures, each of its own command."""
 
 
 @visualize.command()

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from benchctl.cli.options import setting
 from benchctl.cli.visualize import Checkpoint, Frames, Pretrained, Resolution, Stride, visualize
 from benchctl.errors import UsageError
 
@@ -31,7 +32,7 @@ def attention(
     resolution: Resolution = 224,
     pretrained: Pretrained = False,
     checkpoint: Checkpoint = None,
-    setting: Options = None,
+    settings: Options = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.png", help="Default: attention-CLIP.png")] = None,
 ) -> None:
     """Draw where methods look in a clip, as heatmaps over its frames, and print the file's name."""
@@ -39,10 +40,10 @@ def attention(
     from benchctl.visualize import clip as clips
     from benchctl.visualize.model import load_model
 
-    for option, given in (("--checkpoint", checkpoint), ("--set", setting)):
+    for option, given in (("--checkpoint", checkpoint), ("--set", settings)):
         if given and len(method) > 1:
             raise UsageError(f"{len(method)} methods", where=option, fix="it is for one: name a single --method")
-    changes = dict(_setting(text) for text in setting or ())
+    changes = dict(setting(text) for text in settings or ())
     file = output or Path(f"attention-{Path(clip).stem}.png")
     stss_figure.check(file)
     for preset in method:
@@ -91,13 +92,3 @@ def flow(
         typer.echo(f"benchctl: flow by {estimator}: {reason}", err=True)
     flow_figure.save(flow_figure.Picture(shown, flow.estimate(shown.frames, estimator, weights)), file)
     typer.echo(str(file))
-
-
-def _setting(text: str) -> tuple[str, object]:
-    from benchctl import yaml_file
-
-    where = f"--set {text}"
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UsageError("expected KEY=VALUE", where=where, fix="for example --set layers=2")
-    return key, yaml_file.value(value, where, UsageError)

@@ -16,8 +16,9 @@ import numpy as np
 
 from benchctl.data.clip_set import ClipRecord, ClipSet
 from benchctl.data.decode import TIME_LIMIT_SECONDS, ClipInfo, decode, probe
-from benchctl.data.sampling import eval_indices, train_indices
-from benchctl.data.transforms import Normalisation, eval_views, train_view
+from benchctl.data.flow_views import FlowSource
+from benchctl.data.sampling import Indices, eval_indices, train_indices
+from benchctl.data.transforms import Flow, Normalisation, eval_views, train_view
 from benchctl.errors import BenchctlError, ClipUnreadable, DataMissing, UsageError
 from benchctl.spec import ClipShape, Recipe
 
@@ -34,13 +35,16 @@ class LoadSettings:
     normalisation: Normalisation = field(default_factory=Normalisation)
     #: seconds after which one clip counts as unreadable
     time_limit_seconds: float = TIME_LIMIT_SECONDS
+    #: who gives optical flow with each clip; None: clips are RGB alone
+    flow: FlowSource | None = None
 
 
 @dataclass(frozen=True)
 class Batch:
     """Readable clips only."""
 
-    #: float32; to train (B, T, 3, R, R), to test (B, V, T, 3, R, R) with V = eval_clips * eval_crops views, crops fastest
+    #: float32; to train (B, T, C, R, R), to test (B, V, T, C, R, R) with V = eval_clips * eval_crops views, crops fastest. C is 3, or 5
+    #: with flow: channels 3 and 4 are x and y in pixels of the view to the next frame, 0 in the last one
     clips: torch.Tensor
     #: int64 (B,)
     labels: torch.Tensor
@@ -101,19 +105,24 @@ class ClipDataset:
             rng = np.random.default_rng([self._seed, epoch, index])
             asked = train_indices(recipe.sampling, info.frames, shape.frames, recipe.frame_stride, rng)
             frames = decode(path, asked[0], info=info, time_limit_seconds=limit)
-            return train_view(frames, shape.resolution, settings.normalisation, rng, flip=recipe.flip)
-        return self._fixed_views(info)
+            flow = self._flow(index, asked[0], info)
+            return train_view(frames, shape.resolution, settings.normalisation, rng, flip=recipe.flip, flow=flow)
+        return self._fixed_views(index, info)
 
-    def _fixed_views(self, info: ClipInfo) -> torch.Tensor:
-        """(eval_clips * eval_crops, T, 3, R, R)."""
+    def _flow(self, index: int, asked: Indices, info: ClipInfo) -> Flow | None:
+        source = self._settings.flow
+        return None if source is None else source.read(self.records[index], asked, info.frames)
+
+    def _fixed_views(self, index: int, info: ClipInfo) -> torch.Tensor:
+        """(eval_clips * eval_crops, T, C, R, R)."""
         import torch
 
         settings, shape, recipe = self._settings, self._settings.shape, self._settings.recipe
         asked = eval_indices(recipe.sampling, info.frames, shape.frames, recipe.frame_stride, recipe.eval_clips)
         frames = decode(info.path, asked.ravel(), info=info, time_limit_seconds=settings.time_limit_seconds)
         views = [
-            eval_views(frames[start : start + shape.frames], shape.resolution, settings.normalisation, recipe.eval_crops)
-            for start in range(0, asked.size, shape.frames)
+            eval_views(clip, shape.resolution, settings.normalisation, recipe.eval_crops, flow=self._flow(index, view, info))
+            for view, clip in zip(asked, np.split(frames, len(asked)))
         ]
         return torch.cat(views)
 
@@ -128,11 +137,13 @@ def train_batches(
 
     Raises:
         UsageError: the recipe flips, and this data set's classes do not allow it.
-        DataMissing: no training clip can be decoded.
+        DataMissing: no training clip can be decoded, or clips lack the flow that was asked for, those to test on included.
         BenchctlError: a loader process died.
     """
     if settings.recipe.flip and not clip_set.flip_safe:
         raise UsageError(f"mirrored clips of '{clip_set.name}' would change their class", fix="set 'flip: false' in the recipe")
+    if settings.flow is not None:
+        settings.flow.require((*clip_set.train, *clip_set.test))
     log = log if log is not None else UnreadableLog()
     dataset = ClipDataset(clip_set.train, settings, seed)
     order = _shuffled(clip_set.train, seed, start_step * settings.shape.batch_size, log)
@@ -143,11 +154,13 @@ def test_batches(clip_set: ClipSet, settings: LoadSettings, *, log: UnreadableLo
     """Every readable test clip once, in the order of the list, each with all its views; the last batch may be smaller.
 
     Raises:
-        DataMissing: there is no test clip, or none can be decoded.
+        DataMissing: there is no test clip, none can be decoded, or some lack the flow that was asked for.
         BenchctlError: a loader process died.
     """
     if not clip_set.test:
         raise DataMissing(f"'{clip_set.name}' has no test clip", fix="name some in its list")
+    if settings.flow is not None:
+        settings.flow.require(clip_set.test)
     log = log if log is not None else UnreadableLog()
     dataset = ClipDataset(clip_set.test, settings)
     order = ((0, index) for index in range(len(dataset)))

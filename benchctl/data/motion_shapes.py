@@ -9,21 +9,25 @@ equations that drew the frames (`benchctl.data.shape_scene`), before encoding.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shutil
 import tempfile
 import zipfile
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, PositiveInt
 
 from benchctl.data import clip_set, manifest
-from benchctl.data.clip_set import ClipSet, Split
+from benchctl.data.clip_set import ClipRecord, ClipSet, Split
 from benchctl.data.encode import write_mp4
 from benchctl.data.shape_scene import CLASSES, draw_scene
-from benchctl.errors import DataMissing, MissingError, UsageError
+from benchctl.errors import ClipUnreadable, DataMissing, MissingError, UsageError
 from benchctl.spec import DatasetRef, Vocabulary
 
 DATASET = "generated: moving textured shapes, eight motions in time-reversed pairs, with exact flow and point tracks"
@@ -106,6 +110,53 @@ def load(root: Path, options: Options) -> ClipSet:
         fix = "delete it, or set the suite's options to those in meta.json"
         raise UsageError(f"made with another {', '.join(names)}", where=str(root), fix=fix)
     return manifest.load_as("motion_shapes", root, manifest.Options(file=_LIST))
+
+
+def exact_flow(clip: ClipRecord, indices: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Optical flow from each frame of `indices` to the next of them: (len(indices) - 1, H, W, 2), x and y in pixels of the file.
+
+    From one frame of the file to the next it is the scene's own, as stored. Further apart, each pixel is followed from frame to frame,
+    with bilinear lookup at the place it has come to, until its surface ceases or it leaves the picture. Flow is linear on each surface,
+    so this is exact, up to the rounding of the stored half precision (2e-3 pixels a frame), as long as the four pixels around that place
+    show the surface; a point that another shape covers or whose outline it is next to is drawn along with what is seen there.
+
+    Raises:
+        ClipUnreadable: the file beside the clip that holds its flow is missing or torn.
+    """
+    try:
+        with np.load(clip.path.with_suffix(".npz")) as truth:
+            flow, exists = truth["flow"].astype(np.float32), truth["flow_exists"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ClipUnreadable(f"no exact flow beside it ({type(error).__name__})", where=str(clip.path.with_suffix(".npz"))) from error
+    found = np.zeros((len(indices) - 1, *flow.shape[1:]), np.float32)
+    for pair, (first, second) in enumerate(itertools.pairwise(indices)):
+        found[pair] = _followed(flow[first:second], exists[first:second])
+    return found
+
+
+def _followed(flow: npt.NDArray[np.float32], exists: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """How far each pixel comes through consecutive flows (K, H, W, 2) that exist where (K, H, W): (H, W, 2)."""
+    height, width = flow.shape[1:3]
+    rows, columns = np.mgrid[0:height, 0:width]
+    start = np.stack([columns.ravel(), rows.ravel()], axis=1).astype(np.float32)
+    places, limit = start.copy(), np.array([width, height], np.float32) - 0.5
+    goes_on = np.ones(len(places), np.bool_)
+    for step, there in zip(flow, exists):
+        x, y = np.rint(places).astype(int).clip(0, [width - 1, height - 1]).T
+        goes_on &= np.all((places >= -0.5) & (places < limit), axis=1) & there[y, x]
+        places[goes_on] += _bilinear(step, places[goes_on])
+    return (places - start).reshape(height, width, 2)
+
+
+def _bilinear(image: npt.NDArray[np.float32], points: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """`image` (H, W, C) at `points` (N, 2) as x, y, to (N, C); outside the centres of its pixels, as at the nearest place inside."""
+    corner = np.array([image.shape[1] - 1, image.shape[0] - 1], np.float32)
+    points = points.clip(0, corner)
+    left, top = np.minimum(points, corner - 1).astype(int).T
+    a, b = (points - np.stack([left, top], axis=1)).T[:, :, None]
+    upper = (1 - a) * image[top, left] + a * image[top, left + 1]
+    lower = (1 - a) * image[top + 1, left] + a * image[top + 1, left + 1]
+    return (1 - b) * upper + b * lower
 
 
 def _meta(options: Options) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 Training draws the short side between 256 and 320 pixels for a crop of 224, and in that proportion for other crops (Simonyan and
 Zisserman, 2014; SlowFast). Testing resizes the short side to the crop, as TimeSformer's and VideoMAE's published protocols do, and
 takes the centre, or three crops along the longer side. Resizing is bilinear with antialiasing.
+
+Optical flow that comes with a clip goes the way of its frames, as two more channels of the same tensor: resizing multiplies x by the
+horizontal scale and y by the vertical one, a mirror negates x. It may be stored at another size than the frames.
 """
 
 from __future__ import annotations
@@ -11,11 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from benchctl.data.decode import Frames
 
 if TYPE_CHECKING:
     import torch
+
+Flow = npt.NDArray[np.float32]
 
 #: short side over crop side, smallest and largest, in training
 _JITTER = (256 / 224, 320 / 224)
@@ -34,27 +40,36 @@ class Normalisation:
 
 
 def train_view(
-    frames: Frames, resolution: int, normalisation: Normalisation, rng: np.random.Generator, *, flip: bool = False
+    frames: Frames,
+    resolution: int,
+    normalisation: Normalisation,
+    rng: np.random.Generator,
+    *,
+    flip: bool = False,
+    flow: Flow | None = None,
 ) -> torch.Tensor:
     """A random crop at a random scale, flipped half the time where `flip`: uint8 (T, H, W, 3) to float32 (T, 3, R, R).
 
-    One crop, scale and flip for all frames of the clip.
+    One crop, scale and flip for all frames of the clip. With `flow` (T, 2, h, w), in pixels of h x w, it is (T, 5, R, R): channels 3
+    and 4 are the flow in pixels of the view. What is drawn from `rng` is the same with and without.
     """
     low, high = (round(resolution * ratio) for ratio in _JITTER)
-    clip = _resized(frames, int(rng.integers(low, high, endpoint=True)))
+    clip = _resized(frames, int(rng.integers(low, high, endpoint=True)), flow)
     top = int(rng.integers(clip.shape[2] - resolution, endpoint=True))
     left = int(rng.integers(clip.shape[3] - resolution, endpoint=True))
     view = clip[:, :, top : top + resolution, left : left + resolution]
     if flip and rng.random() < 0.5:
-        view = view.flip(-1)
+        view = _mirrored(view)
     return _normalised(view, normalisation)
 
 
-def eval_views(frames: Frames, resolution: int, normalisation: Normalisation, crops: Literal[1, 3]) -> torch.Tensor:
-    """The centre crop, or three along the longer side: uint8 (T, H, W, 3) to float32 (crops, T, 3, R, R)."""
+def eval_views(
+    frames: Frames, resolution: int, normalisation: Normalisation, crops: Literal[1, 3], *, flow: Flow | None = None
+) -> torch.Tensor:
+    """The centre crop, or three along the longer side: uint8 (T, H, W, 3) to float32 (crops, T, 3, R, R); 5 channels with `flow`."""
     import torch
 
-    clip = _resized(frames, resolution)
+    clip = _resized(frames, resolution, flow)
     spare_rows, spare_columns = clip.shape[2] - resolution, clip.shape[3] - resolution  # one of them is 0
     fractions = (1,) if crops == 1 else (0, 1, 2)
     views = [
@@ -64,22 +79,46 @@ def eval_views(frames: Frames, resolution: int, normalisation: Normalisation, cr
     return torch.stack([_normalised(view, normalisation) for view in views])
 
 
-def _resized(frames: Frames, short_side: int) -> torch.Tensor:
-    """float32 (T, 3, h, w) with values 0 to 255 and min(h, w) = `short_side`, aspect ratio kept."""
+def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """(height, width) with a short side of `short_side` pixels, aspect ratio kept."""
+    scale = short_side / min(height, width)
+    return max(short_side, round(height * scale)), max(short_side, round(width * scale))
+
+
+def interpolated(clip_TCHW: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(T, C, H, W) at `size` (height, width), bilinear with antialiasing."""
     import torch
 
-    height, width = frames.shape[1:3]
-    scale = short_side / min(height, width)
-    size = (max(short_side, round(height * scale)), max(short_side, round(width * scale)))
-    clip = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
-    if size == (height, width):
+    if size == tuple(clip_TCHW.shape[2:]):
+        return clip_TCHW
+    return torch.nn.functional.interpolate(clip_TCHW, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def _resized(frames: Frames, short_side: int, flow: Flow | None) -> torch.Tensor:
+    """float32 (T, 3, h, w) with values 0 to 255 and min(h, w) = `short_side`; 5 channels with `flow`."""
+    import torch
+
+    size = scaled_size(frames.shape[1], frames.shape[2], short_side)
+    clip = interpolated(torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float(), size)
+    if flow is None:
         return clip
-    return torch.nn.functional.interpolate(clip, size=size, mode="bilinear", align_corners=False, antialias=True)
+    scale = torch.tensor([size[1] / flow.shape[3], size[0] / flow.shape[2]]).view(2, 1, 1)
+    return torch.cat([clip, interpolated(torch.from_numpy(np.ascontiguousarray(flow)).float(), size) * scale], dim=1)
 
 
-def _normalised(clip: torch.Tensor, normalisation: Normalisation) -> torch.Tensor:
+def _mirrored(clip_TCHW: torch.Tensor) -> torch.Tensor:
+    """Left and right exchanged; what moves to the right then moves to the left."""
+    import torch
+
+    clip = clip_TCHW.flip(-1)
+    return torch.cat([clip[:, :3], -clip[:, 3:4], clip[:, 4:]], dim=1) if clip.shape[1] > 3 else clip
+
+
+def _normalised(clip_TCHW: torch.Tensor, normalisation: Normalisation) -> torch.Tensor:
+    """RGB normalised; flow as it is."""
     import torch
 
     mean = torch.tensor(normalisation.mean).view(3, 1, 1) * 255
     std = torch.tensor(normalisation.std).view(3, 1, 1) * 255
-    return (clip - mean) / std
+    rgb = (clip_TCHW[:, :3] - mean) / std
+    return torch.cat([rgb, clip_TCHW[:, 3:]], dim=1) if clip_TCHW.shape[1] > 3 else rgb

@@ -10,6 +10,7 @@ from torch import nn
 
 from benchctl import lookup
 from benchctl.data.clip_set import ClipSet
+from benchctl.data.flow_views import flow_source
 from benchctl.data.loading import LoadSettings
 from benchctl.data.transforms import Normalisation
 from benchctl.errors import BenchctlError, DataMissing
@@ -33,8 +34,10 @@ def build(cell: Cell, *, pretrained: bool | None = None) -> nn.Module:
 def load_settings(cell: Cell) -> LoadSettings:
     """How the cell's clips become batches."""
     method = _method(cell)
-    statistics = method.Config.model_validate(cell.config).statistics() or (method.MEAN, method.STD)
-    return LoadSettings(cell.shape, cell.recipe, Normalisation(*statistics))
+    config = method.Config.model_validate(cell.config)
+    statistics, flow = config.statistics() or (method.MEAN, method.STD), config.clip_flow()
+    source = flow_source(flow, cell.dataset, cell.recipe.frame_stride) if flow and cell.dataset else None
+    return LoadSettings(cell.shape, cell.recipe, Normalisation(*statistics), flow=source)
 
 
 def load_clips(cell: Cell, root: Path | None) -> ClipSet:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from benchctl.data.loading import LoadSettings
 from benchctl.engine import checkpoint, models, profile
 from benchctl.engine.evaluate import Evaluation, clip_notes, evaluate
 from benchctl.engine.step import TrainingStep
@@ -61,6 +62,7 @@ def _train(cell: Cell, settings: WorkSettings, stop: Stop) -> CellResult:
     notes: dict[str, Any] = {**models.notes(cell, model)}
     training = TrainingStep(model, cell.recipe, cell.precision)
     load = models.load_settings(cell)
+    notes |= _flow_note(load)
     ending = train(cell, training, clips, load, settings.checkpoint_folder, stop)
     measurements = list(ending.progress.measurements(cell, settings.device))
     unreadable = dict(ending.progress.unreadable)
@@ -87,9 +89,16 @@ def _evaluate(cell: Cell, settings: WorkSettings) -> CellResult:
                 f"does not fit '{cell.method}': {what}", where=str(settings.checkpoint), fix="name the checkpoint of this preset"
             ) from None
         notes["weights"] = f"checkpoint of cell {content['cell']} after {content['step']} steps"
-    evaluation = evaluate(model.to(settings.device), clips, models.load_settings(cell), cell.precision)
+    load = models.load_settings(cell)
+    evaluation = evaluate(model.to(settings.device), clips, load, cell.precision)
+    notes |= _flow_note(load)
     notes |= clip_notes(evaluation.unreadable, clips.missing)
     return _result(cell, Outcome.OK, None, _accuracy(evaluation, settings.device), notes, settings.device)
+
+
+def _flow_note(load: LoadSettings) -> dict[str, Any]:
+    """Where flow that came with the clips is from."""
+    return {"flow": load.flow.description} if load.flow else {}
 
 
 def _accuracy(evaluation: Evaluation, device: str) -> list[Measurement]:

@@ -24,8 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchctl.errors import ShapeError, UsageError, WeightsMissing
+from benchctl.folders import weights_folder
 from benchctl.layers.full_precision import full_precision
-from benchctl.layers.pretrained import HUB_TIMEOUT_S, RANDOM, contents, weights_folder
+from benchctl.layers.pretrained import HUB_TIMEOUT_S, RANDOM, contents
 from benchctl.spec import FlowEstimatorName
 
 # B batch, T frames, N pairs of frames
@@ -36,6 +37,8 @@ _RAFT: dict[FlowEstimatorName, tuple[str, str]] = {"raft-large": ("raft_large", 
 PAIRS_AT_ONCE = 32
 #: RAFT works on an eighth of the resolution, and needs 16 positions there for its four levels of correlation
 RAFT_STRIDE, RAFT_SMALLEST = 8, 128
+#: OpenCV's DIS fails on frames of 8 pixels and less
+OPENCV_SMALLEST = 12
 RAFT_UPDATES = 12
 #: Farneback: scale of the pyramid, its levels, side of the window, iterations, neighbourhood and its Gaussian (OpenCV's example values)
 _FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)
@@ -105,9 +108,9 @@ def check_shape(name: FlowEstimatorName, frames: int, resolution: int) -> None:
     """Raise ShapeError where `name` cannot estimate the flow of `frames` frames with a short side of `resolution` pixels."""
     if frames < 2:
         raise ShapeError("there is no optical flow in one frame", fix="use 2 frames or more")
-    if name in _RAFT and resolution < RAFT_SMALLEST:
-        fix = f"use {RAFT_SMALLEST} or more, or the estimator dis"
-        raise ShapeError(f"{name} needs frames of {RAFT_SMALLEST} pixels, not {resolution}", fix=fix)
+    smallest, otherwise = (RAFT_SMALLEST, ", or the estimator dis") if name in _RAFT else (OPENCV_SMALLEST, "")
+    if resolution < smallest:
+        raise ShapeError(f"{name} needs frames of {smallest} pixels, not {resolution}", fix=f"use {smallest} or more{otherwise}")
 
 
 def check_weights(name: FlowEstimatorName, weights: str | None) -> None:

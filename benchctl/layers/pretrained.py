@@ -8,7 +8,6 @@ the classifier, which stays random where the number of classes differs; the desc
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from benchctl.errors import WeightsMissing
+from benchctl.folders import weights_folder
 from benchctl.spec import MethodConfig
 
 State = dict[str, Tensor]
@@ -89,12 +89,6 @@ def published(config: MethodConfig) -> str:
     return config.weights
 
 
-def weights_folder() -> Path | None:
-    """The folder of the user's own that weights are looked for in first."""
-    root = os.environ.get("BENCHCTL_WEIGHTS")
-    return Path(root) if root else None
-
-
 def find(hub_id: str) -> Path:
     """The weight file of `hub_id` on this machine, fetched when it is not there yet.
 
@@ -147,7 +141,7 @@ def _fetch(hub_id: str, repository: str, name: str) -> Path | None:
 
 def _missing(hub_id: str, why: str) -> WeightsMissing:
     repository, names = _named(hub_id)
-    folder = Path(os.environ.get("BENCHCTL_WEIGHTS") or "$BENCHCTL_WEIGHTS") / repository
+    folder = (weights_folder() or Path("$BENCHCTL_WEIGHTS")) / repository
     file = " (or ".join(names) + ")" * (len(names) - 1)
     return WeightsMissing(why, where=f"weights {hub_id}", fix=f"put {file} in {folder}, or use 'pretrained: false'")
 

@@ -130,7 +130,9 @@ def test_half_precision_does_not_reach_it() -> None:
         assert FlowEstimator("raft-small", load=False)(torch.rand(1, 2, 3, 128, 128)).dtype == torch.float32
 
 
-@pytest.mark.parametrize(("name", "frames", "side", "what"), [("dis", 1, 64, "one frame"), ("raft-large", 8, 112, "needs frames of 128")])
+@pytest.mark.parametrize(
+    ("name", "frames", "side", "what"), [("dis", 1, 64, "one frame"), ("raft-large", 8, 112, "needs frames of 128"), ("dis", 2, 8, "of 12")]
+)
 def test_bad_shapes(name: FlowEstimatorName, frames: int, side: int, what: str) -> None:
     with pytest.raises(ShapeError, match=what):
         check_shape(name, frames, side)
