@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchctl.cli.app import app
+from benchctl.cli.app import _register, app
 from benchctl.cli.planning import planned
 from benchctl.data import motion_shapes
 from benchctl.data.encode import write_mp4
@@ -30,6 +30,8 @@ recipe: {{sampling: dense, frame_stride: 2}}
 budget: {{match_on: steps, amount: 2}}
 dataset: {{name: motion_shapes, options: {OPTIONS}}}
 """.replace("'", "")
+
+_register()
 
 
 def started(*arguments: str, folder: Path) -> subprocess.Popen[str]:
