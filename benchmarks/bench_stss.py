@@ -6,14 +6,13 @@ Both run in turns in the same process, on one thread, so that a busy machine slo
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
+from side_by_side import compare, one_thread
 from torch import Tensor
 
 from benchctl.layers.stss import Window, stss
@@ -23,7 +22,6 @@ WINDOW: Window = (5, 9, 9)
 FRAMES, GRID, WIDTH = 8, 14, 768
 #: what MOSS needs of it: as many times faster, and as small a share of the memory
 FASTER, SHARE = 20.0, 0.1
-ROUNDS = 3
 
 
 def unfolded(features_BTHWC: Tensor, window: Window) -> Tensor:
@@ -46,43 +44,20 @@ def passes(similarity: Callable[[Tensor, Window], Tensor], grid: int) -> Callabl
     return run
 
 
-def seconds(run: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def test_against_unfold(benchmark: BenchmarkFixture) -> None:
-    ours, theirs = passes(stss, GRID), passes(unfolded, GRID)
-    ours()
-    pairs = [(seconds(theirs), statistics.median(seconds(ours) for _ in range(10))) for _ in range(ROUNDS)]
-    faster = statistics.median(slow / fast for slow, fast in pairs)
-    taken, needed = (live_bytes(run).value_bytes for run in (ours, theirs))
-    assert taken is not None
-    assert needed is not None
-    benchmark.extra_info.update(times_faster=faster, share_of_memory=taken / needed)
-    print(f"\n{faster:.0f} times faster; {taken / 2**20:.0f} MiB against {needed / 2**20:.0f} MiB, {taken / needed:.1%}")
-    benchmark(ours)
-    assert faster >= FASTER
-    assert taken <= SHARE * needed
+    compare(benchmark, passes(stss, GRID), passes(unfolded, GRID), faster=FASTER, share=SHARE)
 
 
 @pytest.mark.parametrize("grid", [64])
 def test_large_grid(benchmark: BenchmarkFixture, grid: int) -> None:
     keys = FRAMES * grid * grid * WINDOW[0] * WINDOW[1] * WINDOW[2] * WIDTH * 4
     run = passes(stss, grid)
-    taken = live_bytes(run).value_bytes
+    with one_thread():
+        taken = live_bytes(run).value_bytes
     assert taken is not None
     print(f"\npeak {taken / 2**30:.2f} GiB; unfolded keys alone would be {keys / 2**30:.0f} GiB")
     benchmark.extra_info.update(peak_bytes=taken, unfolded_key_bytes=keys)
-    benchmark.pedantic(run, rounds=2)
+    with one_thread():
+        benchmark.pedantic(run, rounds=2)
     assert keys > 24 * 2**30
     assert taken < keys / 20

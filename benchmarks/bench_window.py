@@ -6,23 +6,19 @@ that a busy machine slows both. Memory is the allocator's exact peak.
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import pytest
 import torch
 import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
+from side_by_side import compare
 from torch import Tensor
 
 from benchctl.layers.windowed_attention import OUTSIDE, WindowedAttention, WindowedShape
-from benchctl.probes.memory import live_bytes
 
 SHAPE = WindowedShape(frames=16, grid=14, heads=5, head_width=64, side=7)
 #: what EMIM needs of it: as many times faster, and as small a share of the memory
 FASTER, SHARE = 5.0, 0.25
-ROUNDS = 3
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -57,35 +53,10 @@ def passes(attend: Attend) -> Callable[[], None]:
     return run
 
 
-def seconds(run: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def test_against_unfold(benchmark: BenchmarkFixture) -> None:
     module = WindowedAttention(SHAPE)
     attend, usual = (lambda *x: module(*x)[0]), unfolded(module)
     inputs = [torch.randn(1, SHAPE.frames, SHAPE.heads, SHAPE.grid, SHAPE.grid, SHAPE.head_width) for _ in range(3)]
     with torch.no_grad():
         torch.testing.assert_close(attend(*inputs), usual(*inputs))
-    ours, theirs = passes(attend), passes(usual)
-    ours()
-    pairs = [(seconds(theirs), statistics.median(seconds(ours) for _ in range(5))) for _ in range(ROUNDS)]
-    faster = statistics.median(slow / fast for slow, fast in pairs)
-    taken, needed = (live_bytes(run).value_bytes for run in (ours, theirs))
-    assert taken is not None
-    assert needed is not None
-    benchmark.extra_info.update(times_faster=faster, share_of_memory=taken / needed)
-    print(f"\n{faster:.1f} times faster; {taken / 2**20:.0f} MiB against {needed / 2**20:.0f} MiB, {taken / needed:.1%}")
-    benchmark(ours)
-    assert faster >= FASTER
-    assert taken <= SHARE * needed
+    compare(benchmark, passes(attend), passes(usual), faster=FASTER, share=SHARE)

@@ -66,7 +66,7 @@ def stss(
 ) -> None:
     """Draw the space-time self-similarity of a clip at a point, order by order, and print the file's name."""
     from benchctl.visualize import clip as clips
-    from benchctl.visualize import stss_figure
+    from benchctl.visualize import png, stss_figure
     from benchctl.visualize.method_source import method_source
     from benchctl.visualize.pixels import NAME, pixel_source
     from benchctl.visualize.stss import check_orders, check_window, order_maps
@@ -82,7 +82,7 @@ def stss(
             f"'{NAME}' has no weights", where="--pretrained" if pretrained else "--checkpoint", fix="name a method in --encoder"
         )
     file = output or Path(f"stss-{Path(clip).stem}.png")
-    stss_figure.check(file)
+    png.check(file)
 
     shown = clips.read(clip, frames=frames, resolution=resolution, stride=stride)
     for each in queries:

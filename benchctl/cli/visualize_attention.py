@@ -36,7 +36,7 @@ def attention(
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.png", help="Default: attention-CLIP.png")] = None,
 ) -> None:
     """Draw where methods look in a clip, as heatmaps over its frames, and print the file's name."""
-    from benchctl.visualize import attention, attention_figure, stss_figure
+    from benchctl.visualize import attention, attention_figure, png
     from benchctl.visualize import clip as clips
     from benchctl.visualize.model import load_model
 
@@ -45,7 +45,7 @@ def attention(
             raise UsageError(f"{len(method)} methods", where=option, fix="it is for one: name a single --method")
     changes = dict(setting(text) for text in settings or ())
     file = output or Path(f"attention-{Path(clip).stem}.png")
-    stss_figure.check(file)
+    png.check(file)
     for preset in method:
         attention.check(preset)
 
@@ -80,12 +80,12 @@ def flow(
     """Draw the optical flow of a clip, as arrows on its frames and as colours, and print the file's name."""
     from benchctl.layers.flow import best_available
     from benchctl.visualize import clip as clips
-    from benchctl.visualize import flow, flow_figure, stss_figure
+    from benchctl.visualize import flow, flow_figure, png
 
     if estimator == "auto" and weights is not None:
         raise UsageError("whose weights?", where=f"--weights {weights}", fix="name an --estimator beside auto")
     file = output or Path(f"flow-{Path(clip).stem}.png")
-    stss_figure.check(file)
+    png.check(file)
     shown = clips.read(clip, frames=frames, resolution=resolution, stride=stride)
     if estimator == "auto":
         estimator, reason = best_available()

@@ -33,13 +33,13 @@ def gradcam(
 ) -> None:
     """Draw where a clip raises the logit of a class (Grad-CAM), and print the file's name."""
     from benchctl.visualize import clip as clips
-    from benchctl.visualize import gradcam_figure, stss_figure
+    from benchctl.visualize import gradcam_figure, png
     from benchctl.visualize.gradcam import grad_cam
     from benchctl.visualize.model import load_model
 
     changes = dict(setting(text) for text in options or ())
     file = output or Path(f"gradcam-{Path(clip).stem}-{method}.png")
-    stss_figure.check(file)
+    png.check(file)
     shown = clips.read(clip, frames=frames, resolution=resolution, stride=stride)
     loaded = load_model(method, frames=frames, resolution=resolution, pretrained=pretrained, checkpoint=checkpoint, changes=changes)
     gradcam_figure.save(gradcam_figure.Picture(shown, loaded, grad_cam(loaded, shown.frames, label=label, layer=layer)), file)
@@ -65,12 +65,12 @@ def tsne(
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.png", help="Default: tsne-DATASET.png")] = None,
 ) -> None:
     """Draw the test clips of a data set as methods embed them (t-SNE), and print the file's name and each 5-neighbour accuracy."""
-    from benchctl.visualize import stss_figure, tsne_figure
+    from benchctl.visualize import png, tsne_figure
     from benchctl.visualize import tsne as embeddings
     from benchctl.visualize.model import load_model
 
     file = output or Path(f"tsne-{dataset}.png")
-    stss_figure.check(file)
+    png.check(file)
     asked = [_method(text) for text in method]
     clips = embeddings.test_clips(dataset, dict(setting(text) for text in options or ()), data_root(), cache_folder())
     clips = embeddings.limited(clips, limit) if limit is not None else clips

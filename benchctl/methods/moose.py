@@ -17,8 +17,10 @@ paper has class tokens make the decision, and with one fusion layer what patches
 where it is read, with `readout: mean`, which averages all tokens. `arrow: false` lets patches see everything (Figure 5, left).
 
 A clip's embedding is the mean over units; with causal attention (equation 4) or Mamba, of what each unit makes of those up to it. With
-causal attention only the mask tells earlier from later: the paper names no position embedding. The printed cost of 297.3 G is less than
-RAFT-large's alone; ours is counted with flow and, under the kind `without_flow`, without.
+causal attention only the mask tells earlier from later: the paper names no position embedding.
+
+Costs at 9 x 224: 206.7 G and, with RAFT-large in the model, 494.5 G. The printed 297.3 G, which is said to hold RAFT, is neither: eight
+pairs of frames through RAFT-large with its 12 updates are 287.8 G (318 G where every update makes a mask, as torchvision does).
 
 The recipe is the paper's (Section A.5; of its two learning rates the first).
 """

@@ -12,7 +12,9 @@ import numpy as np
 from benchctl.visualize.attention import AttentionMaps
 from benchctl.visualize.clip import Clip
 from benchctl.visualize.flow import magnification
-from benchctl.visualize.flow_figure import EMPTY, FAINT, INK, Sheet, draw_arrows, grid_step, length_words, settings, write
+from benchctl.visualize.flow_figure import draw_arrows, grid_step, length_words
+from benchctl.visualize.png import FAINT, INK, write
+from benchctl.visualize.sheet import Sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 #: how much of a heatmap covers the frame under it
 _COVER = 0.6
 _COLOURS = "turbo"
+_EMPTY = "#f1f1f1"
 #: of red, green and blue (ITU-R BT.601): frames under heatmaps are grey, so that all colour is attention
 _LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -39,8 +42,7 @@ def save(picture: Picture, file: Path) -> None:
     Raises:
         MissingError: it cannot be written.
     """
-    with settings():
-        write(figure(picture), file)
+    write(lambda: figure(picture), file)
 
 
 def figure(picture: Picture) -> Figure:
@@ -62,7 +64,7 @@ def _maps_row(row: Sequence[Axes], maps: AttentionMaps, clip: Clip) -> None:
     for t, (axes, frame) in enumerate(zip(row, clip.frames)):
         unit = t // maps.span
         if unit >= len(heat):
-            axes.set_facecolor(EMPTY)
+            axes.set_facecolor(_EMPTY)
             axes.text(0.5, 0.5, "no flow\nleaves it", ha="center", va="center", fontsize=6, color=FAINT, transform=axes.transAxes)
             continue
         axes.imshow(frame @ _LUMA, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")

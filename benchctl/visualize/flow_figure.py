@@ -1,118 +1,24 @@
-"""The figure of optical flow, and what it has in common with other figures that have a column per frame."""
+"""The figure of optical flow: arrows on frames, and on colours."""
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from benchctl.atomic_file import replacing
-from benchctl.errors import MissingError
 from benchctl.visualize.clip import Clip
 from benchctl.visualize.flow import EstimatedFlow, Floats, arrows, colours, longest, magnification
+from benchctl.visualize.png import FAINT, INK, write
+from benchctl.visualize.sheet import Sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, FAINT, EMPTY = "#222222", "#6b6b6b", "#f1f1f1"
-_SETTINGS = {"font.family": "DejaVu Sans", "font.size": 8, "text.color": INK, "axes.edgecolor": FAINT, "axes.linewidth": 0.5}
-_DOTS_PER_INCH = 200
 #: arrows along each side of a frame
 _ARROWS = 14
-
-# ---- inches ----
-_PICTURE = 1.3
-#: a figure is not wider than this: many frames are drawn smaller
-_WIDEST = 15.0
-_GAP = 0.05
-_LEFT, _RIGHT, _BOTTOM = 1.25, 0.6, 0.12
-_MARGIN, _TITLE_LINE, _LINE, _FRAME_NAMES = 0.12, 0.22, 0.15, 0.24
-#: width of a character of the title, and of the caption
-_TITLE_CHARACTER, _CHARACTER = 0.1, 0.066
-
-
-class Sheet:
-    """A figure with a title, a caption and rows of square pictures, one for each frame; outside of matplotlib's global state.
-
-    Args:
-        columns: pictures in a row.
-        rows: how many there will be.
-        title: above all.
-        caption: paragraphs below the title; all are broken into lines.
-    """
-
-    def __init__(self, columns: int, rows: int, title: str, caption: Sequence[str]) -> None:
-        from matplotlib.figure import Figure as NewFigure
-
-        self.columns = columns
-        #: of a picture, in inches
-        self.side = min(_PICTURE, (_WIDEST - _LEFT - _RIGHT) / columns - _GAP)
-        self._width = max(_LEFT + columns * (self.side + _GAP) + _RIGHT, 6.0)
-        title_lines = textwrap.wrap(title, int((self._width - 0.3) / _TITLE_CHARACTER))
-        lines = [line for paragraph in caption for line in textwrap.wrap(paragraph, int((self._width - 0.3) / _CHARACTER))]
-        below_title = _MARGIN + _TITLE_LINE * len(title_lines)
-        top = below_title + _LINE * len(lines) + _FRAME_NAMES
-        self._height = top + rows * (self.side + _GAP) + _BOTTOM
-        self.figure: Figure = NewFigure(figsize=(self._width, self._height))
-        # a file name may hold dollar signs, which are not formulas
-        text: dict[str, Any] = {"x": _MARGIN / self._width, "va": "top", "linespacing": 1.3, "parse_math": False}
-        self.figure.text(y=1 - _MARGIN / self._height, s="\n".join(title_lines), fontsize=10, fontweight="bold", **text)
-        self.figure.text(y=1 - below_title / self._height, s="\n".join(lines), fontsize=7.5, color=FAINT, **text)
-        self._next = self._height - top
-
-    def row(self, name: str, below: str = "") -> list[Axes]:
-        """Axes of the next row, without ticks, with its name and more about it on its left."""
-        bottom = self._next - self.side
-        row = [self._axes(_LEFT + column * (self.side + _GAP), bottom, self.side) for column in range(self.columns)]
-        for axes in row:
-            axes.set_xticks([])
-            axes.set_yticks([])
-        text: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "parse_math": False}
-        row[0].annotate(name, (0, 0.5), (-6, 2), va="bottom", fontsize=7.5, **text)
-        row[0].annotate(below, (0, 0.5), (-6, 0), va="top", fontsize=6.5, color=FAINT, linespacing=1.4, **text)
-        self._next = bottom - _GAP
-        return row
-
-    def frames_row(self, frames: npt.NDArray[np.uint8]) -> list[Axes]:
-        """A row of the frames, uint8 (T, R, R, 3), with their numbers."""
-        row = self.row("frames")
-        for t, (axes, frame) in enumerate(zip(row, frames)):
-            axes.imshow(frame, interpolation="antialiased")
-            axes.set_title(f"frame {t}" if self.side > 0.6 else str(t), fontsize=7, pad=2.5, color=FAINT)
-        return row
-
-    def beside(self) -> Axes:
-        """Narrow axes at the right end of the last row, for a scale."""
-        return self._axes(_LEFT + self.columns * (self.side + _GAP) + 0.03, self._next + _GAP, 0.09)
-
-    def _axes(self, left: float, bottom: float, width: float) -> Axes:
-        return self.figure.add_axes((left / self._width, bottom / self._height, width / self._width, self.side / self._height))
-
-
-def settings() -> Any:
-    """A context in which matplotlib has this project's settings: the user's have no part in a figure."""
-    import matplotlib
-
-    return matplotlib.rc_context({**matplotlib.rcParamsDefault, **_SETTINGS})
-
-
-def write(made: Figure, file: Path) -> None:
-    """Write a figure to `file`, a png; the file is whole or absent.
-
-    Raises:
-        MissingError: it cannot be written.
-    """
-    try:
-        with replacing(file) as whole:
-            made.savefig(whole, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
-    except OSError as problem:
-        raise MissingError(f"cannot be written: {problem.strerror}", where=str(file), fix="name a file elsewhere") from None
 
 
 def grid_step(resolution: int) -> int:
@@ -160,8 +66,7 @@ def save(picture: Picture, file: Path) -> None:
     Raises:
         MissingError: it cannot be written.
     """
-    with settings():
-        write(figure(picture), file)
+    write(lambda: figure(picture), file)
 
 
 def figure(picture: Picture) -> Figure:

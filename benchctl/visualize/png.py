@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchctl.atomic_file import replacing
-from benchctl.errors import MissingError
+from benchctl.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,6 +15,20 @@ if TYPE_CHECKING:
 INK, FAINT = "#222222", "#6b6b6b"
 _SETTINGS = {"font.family": "DejaVu Sans", "font.size": 8, "text.color": INK, "axes.edgecolor": FAINT, "axes.linewidth": 0.5}
 _DOTS_PER_INCH = 200
+_SUFFIX = ".png"
+
+
+def check(file: Path) -> None:
+    """Refuse what `write` could not write, before anything is computed.
+
+    Raises:
+        UsageError: the name does not end in .png.
+        MissingError: its folder is not there.
+    """
+    if file.suffix != _SUFFIX:
+        raise UsageError("the figure is a png", where=f"--output {file}", fix=f"end the name in {_SUFFIX}")
+    if not file.parent.is_dir():
+        raise MissingError("no such folder", where=str(file.parent), fix="make it, or name a file elsewhere")
 
 
 def write(draw: Callable[[], Figure], file: Path) -> None:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchctl.atomic_file import replacing
-from benchctl.errors import MissingError, UsageError
 from benchctl.visualize.clip import Clip, Query
+from benchctl.visualize.png import FAINT, write
 from benchctl.visualize.stss import Floats, OrderMaps, Source, window_span
 
 if TYPE_CHECKING:
@@ -22,10 +21,7 @@ if TYPE_CHECKING:
 
 #: a colour for each query, told apart by the colour-blind (after Okabe and Ito)
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")
-_INK, _FAINT, _OUTSIDE = "#222222", "#6b6b6b", "#e9e9e9"
-_SETTINGS = {"font.family": "DejaVu Sans", "font.size": 8, "text.color": _INK, "axes.edgecolor": _FAINT, "axes.linewidth": 0.5}
-_SUFFIX = ".png"
-_DOTS_PER_INCH = 200
+_OUTSIDE = "#e9e9e9"
 
 # ---- inches ----
 _PICTURE = 0.98
@@ -56,35 +52,13 @@ class Picture:
         return tuple(self.source.cell(query, self.clip.resolution) for query in self.queries)
 
 
-def check(file: Path) -> None:
-    """Refuse what `save` could not write, before anything is computed.
-
-    Raises:
-        UsageError: the name does not end in .png.
-        MissingError: its folder is not there.
-    """
-    if file.suffix != _SUFFIX:
-        raise UsageError("the figure is a png", where=f"--output {file}", fix=f"end the name in {_SUFFIX}")
-    if not file.parent.is_dir():
-        raise MissingError("no such folder", where=str(file.parent), fix="make it, or name a file elsewhere")
-
-
 def save(picture: Picture, file: Path) -> None:
     """Draw `picture` into `file`, a png; the file is whole or absent.
 
     Raises:
         MissingError: it cannot be written.
     """
-    import matplotlib
-
-    # the user's matplotlib settings have no part in it
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **_SETTINGS}):
-        made = figure(picture)
-        try:
-            with replacing(file) as whole:
-                made.savefig(whole, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
-        except OSError as problem:
-            raise MissingError(f"cannot be written: {problem.strerror}", where=str(file), fix="name a file elsewhere") from None
+    write(lambda: figure(picture), file)
 
 
 def figure(picture: Picture) -> Figure:
@@ -108,7 +82,7 @@ def figure(picture: Picture) -> Figure:
     # a file name may hold dollar signs, which are not formulas
     text: dict[str, Any] = {"va": "top", "linespacing": 1.3, "parse_math": False}
     made.text(_MARGIN / width, 1 - _MARGIN / height, "\n".join(title), fontsize=10, fontweight="bold", **text)
-    made.text(_MARGIN / width, 1 - below_title / height, "\n".join(caption), fontsize=7.5, color=_FAINT, **text)
+    made.text(_MARGIN / width, 1 - below_title / height, "\n".join(caption), fontsize=7.5, color=FAINT, **text)
 
     sheet = _Sheet(made, side, top)
     _frames_row(sheet.row(frames), picture)
@@ -123,7 +97,7 @@ def figure(picture: Picture) -> Figure:
     for order in picture.orders:
         row = sheet.row(frames)
         image = _norms_row(row, order.norms)
-        _row_name(row[0], f"$\\Vert M^{{({order.order})}}\\Vert_2$", "feature norm", _FAINT)
+        _row_name(row[0], f"$\\Vert M^{{({order.order})}}\\Vert_2$", "feature norm", FAINT)
         sheet.colour_bar(image, "L2 norm", extend="neither")
     return made
 
@@ -177,7 +151,7 @@ def _frames_row(row: Sequence[Axes], picture: Picture) -> None:
     resolution = picture.clip.resolution
     for t, (axes, frame) in enumerate(zip(row, picture.clip.frames)):
         axes.imshow(frame, interpolation="antialiased")
-        axes.set_title(f"frame {t}", fontsize=7, pad=2.5, color=_FAINT)
+        axes.set_title(f"frame {t}", fontsize=7, pad=2.5, color=FAINT)
     grid = picture.source.grid
     for (t, h, w), query, colour in zip(picture.cells, picture.queries, COLOURS):
         spans = [window_span(*each) for each in zip((t, h, w), grid, picture.source.windows[0])]
@@ -190,7 +164,7 @@ def _frames_row(row: Sequence[Axes], picture: Picture) -> None:
         row[t].plot(query.x, query.y, marker="o", markersize=4.5, color=colour, markeredgecolor="white", markeredgewidth=0.9)
     # coordinates to name a query by
     row[0].set_yticks([0, resolution // 2, resolution - 1])
-    row[0].tick_params(labelsize=5.5, length=2, width=0.5, pad=1.5, colors=_FAINT)
+    row[0].tick_params(labelsize=5.5, length=2, width=0.5, pad=1.5, colors=FAINT)
 
 
 def _maps_row(row: Sequence[Axes], order: OrderMaps, query: tuple[int, int, int], index: int, colour: str) -> AxesImage:

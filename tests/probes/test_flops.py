@@ -150,6 +150,27 @@ def test_correlations_are_counted_and_told_apart():
     assert found.macs_without_attention == found.macs
 
 
+class Flow(Comparing):
+    counted_as = "flow"
+
+
+class Window(Comparing):
+    """A product of all positions, of which three for each are asked for."""
+
+    counted_as = "window"
+    window_macs = 6 * 3 * 4
+
+
+def test_flow_is_told_apart_and_windows_count_as_asked_for():
+    model = nn.Sequential(nn.Linear(8, 4, bias=False), Window(), nn.Linear(6, 2, bias=False), Flow())
+    found = count(model, torch.empty(1, 6, 8))
+    linear, window, flow = 6 * 8 * 4 + 6 * 6 * 2, 6 * 4 * 6, 6 * 2 * 6
+    assert found.macs == linear + window + flow
+    assert found.macs_without_flow == linear + window
+    assert found.macs_windowed == linear + Window.window_macs + flow
+    assert found.macs_without_correlation == found.macs
+
+
 class Given(nn.Module):
     """A parameter that is handed to a module."""
 

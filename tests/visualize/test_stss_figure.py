@@ -9,7 +9,7 @@ import torch
 from matplotlib.axes import Axes
 
 from benchctl.errors import MissingError, UsageError
-from benchctl.visualize import stss_figure
+from benchctl.visualize import png, stss_figure
 from benchctl.visualize.clip import Clip, Query
 from benchctl.visualize.pixels import each_order
 from benchctl.visualize.stss import Source, order_maps
@@ -116,9 +116,9 @@ def test_many_frames_are_drawn_smaller_instead_of_wider():
 
 def test_a_file_that_cannot_be_written_is_refused_before_and_after(tmp_path):
     with pytest.raises(UsageError, match=r"the figure is a png; end the name in \.png"):
-        stss_figure.check(tmp_path / "a.svg")
+        png.check(tmp_path / "a.svg")
     with pytest.raises(MissingError, match="no such folder"):
-        stss_figure.check(tmp_path / "none" / "a.png")
+        png.check(tmp_path / "none" / "a.png")
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(MissingError, match="cannot be written"):
         stss_figure.save(picture(orders=(1,)), tmp_path / "folder.png")
