@@ -36,8 +36,8 @@ SCORE_COLUMNS = (
 )
 
 _MACS, _WITHOUT_FLOW = (list(_NUMBERS).index(name) for name in ("macs", "macs_without_flow"))
-#: in the place of MACs without flow, where there is no flow among them
-NO_FLOW = "no flow"
+#: in the place of MACs without flow, where none of them are for flow
+NO_FLOW = "the same"
 _NO_NUMBERS = (None,) * len(_NUMBERS)
 
 

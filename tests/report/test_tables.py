@@ -62,7 +62,7 @@ def test_costs_stand_with_and_without_flow(store: Store) -> None:
     older = result(cells[2], Measurement(metric="macs", kind="all", value=9))
     add_run(store, record("r"), cells, [*results, older])
     found = {row["method"]: (row["macs"], row["macs_without_flow"]) for row in rows(efficiency.build(store, Selection()))}
-    assert found["timesformer-b"] == (9, "no flow")
+    assert found["timesformer-b"] == (9, "the same")
     assert found["videomae-b"] == (9, 4)
     assert isinstance(found["side4video-b"][1], Absent)
 
