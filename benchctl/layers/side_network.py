@@ -176,7 +176,7 @@ class SideNetwork(nn.Module):
 
         Args:
             clip_BTCHW: (B, T, 3, H, W).
-            features: for each T-Block, the encoder's tokens (B x T, P, C), class token first.
+            features: for each T-Block, the encoder's tokens (B x T, P, C), class token first, patches last.
             beside: for some T-Blocks, by number from 0: what is made of the encoder's patches (B, T, N, C) and is added, as
                 (B, T, N, D), to what the block is fed.
 
@@ -184,12 +184,14 @@ class SideNetwork(nn.Module):
             (B, D).
         """
         side_BTND = self.tokenizer(clip_BTCHW)
+        patches = len(self.position)
         for number, (feed, block, tokens) in enumerate(zip(self.feeds, self.blocks, features, strict=True)):
             tokens_BTPC = tokens.unflatten(0, clip_BTCHW.shape[:2])
             token_BTPD = feed(tokens_BTPC)
-            fed_BTND = token_BTPD[:, :, 1:]
+            # registers, which some encoders have between the two, belong to no place
+            fed_BTND = token_BTPD[:, :, -patches:]
             if number in beside:
-                fed_BTND = fed_BTND + beside[number](tokens_BTPC[:, :, 1:])
+                fed_BTND = fed_BTND + beside[number](tokens_BTPC[:, :, -patches:])
             side_BTND = block((side_BTND + fed_BTND) / 2, token_BTPD[:, :, 0], self.position)
         pooled: Tensor = self.norm(side_BTND).mean(dim=(1, 2))
         return pooled
