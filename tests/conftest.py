@@ -16,6 +16,17 @@ import pytest
 REPOSITORY = Path(__file__).parent.parent
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _stand_in_for_a_gpu() -> None:
+    """torch makes a queue for every kind of device when the first backward pass of a process runs; none can be added after it.
+
+    A worker process predicts before it trains. Here both happen in one process, in any order.
+    """
+    from benchctl.probes.prediction import fake_device
+
+    fake_device.register()
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads the database or the weights of whoever runs it."""
