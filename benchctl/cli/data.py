@@ -12,7 +12,7 @@ from benchctl.cli.options import setting
 from benchctl.errors import UsageError
 from benchctl.folders import cache_folder
 
-data = typer.Typer(help="Make data sets.", no_args_is_help=True, rich_markup_mode=None)
+data = typer.Typer(help="Data sets, and what is computed of them once.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data, name="data")
 
 

@@ -149,13 +149,13 @@ def _missing(hub_id: str, why: str) -> WeightsMissing:
 def read(file: Path) -> State:
     """The tensors of a safetensors or torch checkpoint, on the CPU.
 
-    A torch file may hold the tensors themselves or one of them under `model`, `module` or `state_dict`.
+    A torch file may hold the tensors themselves or one of them under `model`, `module`, `state_dict` or `model_state`.
 
     Raises:
         WeightsMissing: the file is torn, is not a checkpoint, or holds other things than tensors.
     """
     content = contents(file)
-    for key in ("model", "module", "state_dict"):
+    for key in ("model", "module", "state_dict", "model_state"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
