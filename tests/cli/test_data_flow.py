@@ -42,6 +42,8 @@ def started(*arguments: str, folder: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         cwd=folder,
+        # where tests run in the background, a shell may have them ignore interrupts, and children inherit it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         env={**inherited, "BENCHCTL_DATA": str(folder / "data"), "BENCHCTL_CACHE": str(folder / "cache")},
     )
 
