@@ -25,7 +25,7 @@ COST_COLUMNS = (
     Column("params", "params", "count", show="M"),
     Column("trainable_params", "trainable\nparams", "count", show="M"),
     Column("macs", "MACs", "count", show="G"),
-    Column("macs_without_flow", "MACs\nwithout flow", "count", show="G", text="present"),
+    Column("macs_without_flow", "MACs\nwithout flow", "count", show="G", text="present", unlike="macs"),
     Column("flops", "FLOPs", "count", show="G", text="never"),
     Column("latency_seconds", "median\nlatency", "seconds", show="ms", text="present", split=("latency_device",)),
     Column("latency_device", "latency device", text="never"),
@@ -35,9 +35,6 @@ SCORE_COLUMNS = (
     Column("top5", "top-5", "fraction", show="%", text="present"),
 )
 
-_MACS, _WITHOUT_FLOW = (list(_NUMBERS).index(name) for name in ("macs", "macs_without_flow"))
-#: in the place of MACs without flow, where none of them are for flow
-NO_FLOW = "the same"
 _NO_NUMBERS = (None,) * len(_NUMBERS)
 
 
@@ -57,10 +54,7 @@ class Costs:
         missing = absence(cell)
         unscored = NOT_RECORDED if cell.task == "profile" else missing  # a profile never scores, however it ended
         numbers = self._numbers.get(cell.result_id, _NO_NUMBERS) if cell.result_id is not None else _NO_NUMBERS
-        *found, top1, top5 = numbers
-        costs: list[Value | None] = list(found)
-        if found[_MACS] is not None and found[_MACS] == found[_WITHOUT_FLOW]:
-            costs[_WITHOUT_FLOW] = NO_FLOW
+        *costs, top1, top5 = numbers
         device = cell.device if costs[-1] is not None and cell.device else missing
         scores = (unscored if top1 is None else top1, unscored if top5 is None else top5)
         return (*(missing if value is None else value for value in costs), device), scores

@@ -61,6 +61,8 @@ def grid(table: Table) -> Grid:
         values = table.values(column.name)
         if column.text == "present" and all(value in _NOTHING for value in values):
             continue
+        if column.unlike and values == table.values(column.unlike):
+            continue
         if column.text == "varying" and len(set(values)) <= 1:
             common += _common(column, values)
             continue

@@ -55,6 +55,8 @@ class Column:
     text: Literal["always", "varying", "present", "never"] = "always"
     #: names of columns whose values text forms make columns of: `predicted` never stands under `measured`
     split: tuple[str, ...] = ()
+    #: text forms leave this column out where it says the same as the column of this name, row by row
+    unlike: str = ""
 
 
 @dataclass(frozen=True)
