@@ -17,7 +17,19 @@ from pydantic import ValidationError
 from benchctl import lookup
 from benchctl.errors import BenchctlError, DataMissing, UnknownName, UsageError, WeightsMissing
 from benchctl.record import Outcome
-from benchctl.spec import Budget, Cell, ClipFlow, ClipShape, DatasetRef, MethodConfig, MethodRef, Recipe, Suite, SweepEntry, Task
+from benchctl.spec import (
+    Cell,
+    ClipFlow,
+    ClipShape,
+    ClipTracks,
+    DatasetRef,
+    MethodConfig,
+    MethodRef,
+    Recipe,
+    Suite,
+    SweepEntry,
+    Task,
+)
 from benchctl.suite_file import LoadedSuite
 from benchctl.yaml_file import Location
 
@@ -36,8 +48,27 @@ class DataSource:
 
     ref: DatasetRef
     root: Path | None
+    #: classes, or targets
     num_classes: int
     fingerprint: str | None
+    #: names of the numbers that its clips have instead of classes
+    targets: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The data of a suite, and of what its training starts from where that is other data."""
+
+    main: DataSource | None = None
+    start: DataSource | None = None
+
+    @property
+    def for_start(self) -> DataSource | None:
+        """The data of cells that training starts from."""
+        return self.start or self.main
+
+
+NO_DATA = Sources()
 
 
 @dataclass(frozen=True)
@@ -46,7 +77,12 @@ class Plan:
 
     suite: Suite
     cells: tuple[Cell, ...]
-    data: DataSource | None = None
+    data: Sources = NO_DATA
+
+    def root(self, cell: Cell) -> Path | None:
+        """The folder of the cell's data set."""
+        source = next((s for s in (self.data.main, self.data.start) if s is not None and s.ref == cell.dataset), None)
+        return source.root if source else None
 
     def only(self, globs: tuple[str, ...]) -> Plan:
         """The cells whose label or id matches one of `globs`; all of them when there are none.
@@ -67,6 +103,24 @@ class FlowCheck(Protocol):
 
     def __call__(self, flow: ClipFlow, stride: int, dataset: DatasetRef, root: Path) -> None:
         """Raise DataMissing where clips of the data set at `root` have no flow to the frame `stride` later."""
+
+
+class TrackCheck(Protocol):
+    """What the plan needs of whoever keeps track files."""
+
+    def __call__(self, tracks: ClipTracks, dataset: DatasetRef, root: Path) -> None:
+        """Raise DataMissing where clips of the data set at `root` have no tracks."""
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What is looked for beside the clips of a data set that is present, where methods read any."""
+
+    flow: FlowCheck | None = None
+    tracks: TrackCheck | None = None
+
+
+NO_CHECKS = Checks()
 
 
 class Known(Protocol):
@@ -101,17 +155,24 @@ class Execution:
     reason: str = ""
 
 
-def resolve_data(loaded: LoadedSuite, data_root: Path | None) -> DataSource | None:
-    """The first data set of the suite that is present, else the first that can be made here.
+def resolve_data(loaded: LoadedSuite, data_root: Path | None) -> Sources:
+    """The first data set of the suite that is present, else the first that can be made here; the same for what training starts from.
 
     Raises:
         SuiteError: a data set that is not registered, or an option it does not know.
         DataMissing: none is present and none can be made.
     """
+    suite = loaded.suite
+    main = _first(loaded, ("dataset",), suite.dataset, data_root)
+    start = _first(loaded, ("pretraining", "dataset"), suite.pretraining.dataset, data_root) if suite.pretraining else None
+    return Sources(main, start)
+
+
+def _first(loaded: LoadedSuite, place: Location, refs: tuple[DatasetRef, ...], data_root: Path | None) -> DataSource | None:
     makeable: DataSource | None = None
     missing: list[str] = []
-    for index, ref in enumerate(loaded.suite.dataset):
-        location: Location = ("dataset", index)
+    for index, ref in enumerate(refs):
+        location: Location = (*place, index)
         try:
             module = lookup.load("dataset", ref.name)
             options = module.Options.model_validate(ref.options)
@@ -123,7 +184,7 @@ def resolve_data(loaded: LoadedSuite, data_root: Path | None) -> DataSource | No
         root = module.locate(ref, data_root)
         if root is not None:
             clips = module.load(root, options)
-            return DataSource(resolved, root, len(clips.classes), clips.fingerprint)
+            return DataSource(resolved, root, clips.outputs, clips.fingerprint, clips.targets or None)
         if hasattr(module, "prepare"):
             # what is made follows from its options alone, which are part of the cell: it needs no fingerprint
             makeable = makeable or DataSource(resolved, None, len(module.class_names(options)), None)
@@ -132,22 +193,22 @@ def resolve_data(loaded: LoadedSuite, data_root: Path | None) -> DataSource | No
         return makeable
     raise DataMissing(
         f"no data set: {', '.join(missing)}",
-        where=loaded.where(("dataset",)),
+        where=loaded.where(place),
         fix="put it there, or set BENCHCTL_DATA to the folder that holds it",
     )
 
 
-def expand(loaded: LoadedSuite, data: DataSource | None = None, flow_check: FlowCheck | None = None) -> Plan:
+def expand(loaded: LoadedSuite, data: Sources = NO_DATA, checks: Checks = NO_CHECKS) -> Plan:
     """Every cell of the suite, without repetitions, in the order of the file.
 
     Args:
         loaded: the suite.
-        data: its data set.
-        flow_check: looks for flow files, where methods read any and the data set is present.
+        data: its data sets.
+        checks: look for flow and tracks.
 
     Raises:
-        SuiteError: a method, option, recipe key, shape, backend, weights or flow that cannot be, with file:line:column.
-        DataMissing: clips have no flow.
+        SuiteError: a method, option, recipe key, shape, backend, weights, flow or tracks that cannot be, with file:line:column.
+        DataMissing: clips have no flow or no tracks.
     """
     suite = loaded.suite
     resolver = _Resolver(loaded)
@@ -157,7 +218,7 @@ def expand(loaded: LoadedSuite, data: DataSource | None = None, flow_check: Flow
             location: Location = ("sweep", index, "methods", method[0]) if entry.methods else ("methods", method[0])
             resolved = resolver.method(location, method[1])
             backend = resolver.shape(("sweep", index), resolved, shape, attention)
-            resolver.needs(location, method[1].name, resolved, data, flow_check)
+            resolver.needs(_Asked(location, method[1].name, resolved, shape), data, checks)
             common: dict[str, Any] = {
                 "method": method[1].name,
                 "config": resolved.config_json,
@@ -167,12 +228,11 @@ def expand(loaded: LoadedSuite, data: DataSource | None = None, flow_check: Flow
                 "attention": backend,
                 "pretrained": suite.pretrained,
                 "pad": suite.pad,
-                "num_classes": data.num_classes if data else suite.num_classes,
                 "recipe": resolved.recipe,
                 "memory_cap_bytes": round(suite.memory_cap_gib * 2**30) if suite.memory_cap_gib else None,
             }
             for cell in _tasks(suite, common, data):
-                cells[cell.id] = cell
+                cells.setdefault(cell.id, cell)
     return Plan(suite, tuple(cells.values()), data)
 
 
@@ -227,9 +287,9 @@ def execution(cell: Cell, device: Device, cuda: bool, macs: float | None) -> Exe
 def cost_key(cell: Cell, code: Mapping[str, str]) -> str:
     """Key of all that a prediction of `cell` depends on: cells that differ in seed, data or steps share one."""
     fields = cell.model_dump(include={"method", "config", "shape", "precision", "attention", "num_classes", "memory_cap_bytes"})
-    recipe = cell.recipe.model_dump(include={"optimizer", "clip_gradient_norm", "momentum", "label_smoothing"})
-    wanted = cell.measure if cell.task == "profile" else cell.task == "train"
-    parts = (fields, recipe, wanted, dict(code))
+    recipe = cell.recipe.model_dump(include={"optimizer", "clip_gradient_norm", "momentum", "label_smoothing", "train_only"})
+    wanted = cell.measure if cell.task == "profile" else cell.task
+    parts = (fields, recipe, wanted, cell.objective, dict(code))
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -240,6 +300,16 @@ class _Resolved:
     #: fields that the suite changed
     options: dict[str, Any] | None
     recipe: Recipe
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A method at a shape, and where the suite asks for it."""
+
+    location: Location
+    name: str
+    method: _Resolved
+    shape: ClipShape
 
 
 class _Resolver:
@@ -289,37 +359,66 @@ class _Resolver:
                 ) from None
         return self._checked[key]
 
-    def needs(self, location: Location, name: str, method: _Resolved, data: DataSource | None, flow_check: FlowCheck | None) -> None:
-        """Raise where the method lacks weights, or clips the flow that it reads with them."""
-        key = ("needs", id(method))
+    def needs(self, asked: _Asked, data: Sources, checks: Checks) -> None:
+        """Raise where the method lacks weights or its own pre-training, or clips the flow or the tracks that it reads with them."""
+        config = asked.method.config
+        tracks = config.clip_tracks(asked.shape)
+        key = ("needs", id(asked.method), tracks)
         if key in self._checked:
             return
         suite = self._loaded.suite
         try:
             for task in suite.task:
-                method.config.check_weights(task, pretrained=suite.pretrained)
+                config.check_weights(task, pretrained=suite.pretrained)
         except WeightsMissing as error:
-            raise self._loaded.error(location, f"{name}: {error.where}: {error.what}" if error.where else error.what, error.fix) from None
-        flow = method.config.clip_flow()
-        if flow is not None and data is not None and set(suite.task) != {"profile"}:
-            self._flow(location, name, flow, method.recipe, data)
-            if flow.estimator != "exact" and data.root is not None and flow_check is not None:
-                try:
-                    flow_check(flow, method.recipe.frame_stride, data.ref, data.root)
-                except DataMissing as error:
-                    raise DataMissing(f"{name}: {error.what}", where=self._loaded.where(location), fix=error.fix) from None
+            what = f"{asked.name}: {error.where}: {error.what}" if error.where else error.what
+            raise self._loaded.error(asked.location, what, error.fix) from None
+        if suite.pretraining and suite.pretraining.objective == "reconstruction":
+            self._pretrains(asked)
+        if set(suite.task) != {"profile"}:
+            for source in (data.main, data.start):
+                if source is not None:
+                    self._read_with(asked, tracks, source, checks)
         self._checked[key] = True
 
-    def _flow(self, location: Location, name: str, flow: ClipFlow, recipe: Recipe, data: DataSource) -> None:
+    def _pretrains(self, asked: _Asked) -> None:
+        if hasattr(lookup.load("method", asked.name), "build_pretraining"):
+            return
+        those = [name for name in lookup.entries("method") if hasattr(lookup.load("method", name), "build_pretraining")]
+        fix = f"methods that do: {', '.join(those)}; or 'objective: classes'"
+        raise self._loaded.error(asked.location, f"'{asked.name}' has no pre-training by reconstruction", fix)
+
+    def _read_with(self, asked: _Asked, tracks: ClipTracks | None, data: DataSource, checks: Checks) -> None:
+        """Raise where clips of `data` lack what the method reads with them."""
+        flow, recipe = asked.method.config.clip_flow(), asked.method.recipe
+        try:
+            if flow is not None:
+                self._flow(asked, flow, data)
+                if flow.estimator != "exact" and data.root is not None and checks.flow is not None:
+                    checks.flow(flow, recipe.frame_stride, data.ref, data.root)
+            if tracks is not None:
+                self._carries(asked, "exact_tracks", "tracks", tracks.estimator, data)
+                if tracks.estimator != "exact" and data.root is not None and checks.tracks is not None:
+                    checks.tracks(tracks, data.ref, data.root)
+        except DataMissing as error:
+            raise DataMissing(f"{asked.name}: {error.what}", where=self._loaded.where(asked.location), fix=error.fix) from None
+
+    def _carries(self, asked: _Asked, attribute: str, option: str, estimator: str, data: DataSource) -> None:
+        """Raise where exact truth is asked of a data set that carries none."""
+        if estimator != "exact" or hasattr(lookup.load("dataset", data.ref.name), attribute):
+            return
+        those = [n for n in lookup.entries("dataset") if hasattr(lookup.load("dataset", n), attribute)]
+        what = f"{asked.name}: the data set '{data.ref.name}' carries no {attribute.replace('_', ' ')}"
+        fix = f"name a data set that does ({', '.join(those)}), or another '{option}' in the method's options"
+        raise self._loaded.error(asked.location, what, fix)
+
+    def _flow(self, asked: _Asked, flow: ClipFlow, data: DataSource) -> None:
         """Raise where no clip of the data set can have the flow."""
-        if flow.estimator == "exact":
-            if not hasattr(lookup.load("dataset", data.ref.name), "exact_flow"):
-                those = [n for n in lookup.entries("dataset") if hasattr(lookup.load("dataset", n), "exact_flow")]
-                fix = f"name a data set that does ({', '.join(those)}), or another 'flow' in the method's options"
-                raise self._loaded.error(location, f"{name}: the data set '{data.ref.name}' carries no exact flow", fix)
-        elif recipe.sampling != "dense":
-            where: Location = ("recipe", "sampling") if "sampling" in self._loaded.suite.recipe.model_fields_set else location
-            what = f"{name}: precomputed flow fits dense sampling only, not '{recipe.sampling}'"
+        self._carries(asked, "exact_flow", "flow", flow.estimator, data)
+        recipe = asked.method.recipe
+        if flow.estimator != "exact" and recipe.sampling != "dense":
+            where: Location = ("recipe", "sampling") if "sampling" in self._loaded.suite.recipe.model_fields_set else asked.location
+            what = f"{asked.name}: precomputed flow fits dense sampling only, not '{recipe.sampling}'"
             raise self._loaded.error(where, what, f"set 'recipe: {{sampling: dense, frame_stride: {recipe.frame_stride}}}'")
 
 
@@ -340,31 +439,49 @@ def _matching(ref: MethodRef) -> list[MethodRef]:
     return [ref.model_copy(update={"name": name}) for name in names] or [ref]
 
 
-def _tasks(suite: Suite, common: dict[str, Any], data: DataSource | None) -> Iterator[Cell]:
-    for seed in suite.seeds:
+def _tasks(suite: Suite, common: dict[str, Any], data: Sources) -> Iterator[Cell]:
+    """The cells of one method at one shape, each behind those that it needs."""
+    for seed, share in itertools.product(suite.seeds, suite.train_fraction):
+        given = {**common, "seed": seed}
+        start = _start(suite, given, data)
+        if start is not None:
+            yield start
         trained: Cell | None = None
         for task in sorted(suite.task, key=_TASK_ORDER.index):
-            learning = _learning(suite, task, data, trained)
-            cell = Cell(task=task, seed=seed, **common, **learning)
-            trained = cell if task == "train" else trained
-            yield cell
+            if task == "profile":
+                classes = data.main.num_classes if data.main else suite.num_classes
+                yield Cell(task=task, **given, num_classes=classes, measure=tuple(sorted(suite.measure)))
+                continue
+            learning: dict[str, Any] = {"train_fraction": share if share < 1 else None} | _about(suite, data.main)
+            if task == "train":
+                trained = Cell(task=task, **given, **learning, budget=suite.budget, start=f"cell:{start.id}" if start else None)
+                yield trained
+                continue
+            checkpoint = f"cell:{trained.id}" if trained else f"file:{suite.checkpoint}" if suite.checkpoint else None
+            yield Cell(task=task, **given, **learning, checkpoint=checkpoint)
 
 
 #: a checkpoint is written before it is evaluated
 _TASK_ORDER: tuple[Task, ...] = ("profile", "train", "evaluate")
 
 
-def _learning(suite: Suite, task: Task, data: DataSource | None, trained: Cell | None) -> dict[str, Any]:
-    """The fields of a cell that only some tasks have."""
-    if task == "profile":
-        return {"measure": tuple(sorted(suite.measure))}
-    fields: dict[str, Any] = {"dataset": data.ref, "data_fingerprint": data.fingerprint} if data else {}
-    if task == "train":
-        budget: Budget | None = suite.budget
-        return {**fields, "budget": budget}
-    if trained is not None:
-        return {**fields, "checkpoint": f"cell:{trained.id}"}
-    return {**fields, "checkpoint": f"file:{suite.checkpoint}"} if suite.checkpoint else fields
+def _start(suite: Suite, given: dict[str, Any], data: Sources) -> Cell | None:
+    """The cell that training starts from."""
+    asked = suite.pretraining
+    if asked is None:
+        return None
+    changes = {**suite.recipe.model_dump(exclude_unset=True), "train_only": "all", **asked.recipe.model_dump(exclude_unset=True)}
+    recipe = Recipe.model_validate({**given["recipe"].model_dump(), **changes})
+    task: Task = "pretrain" if asked.objective == "reconstruction" else "train"
+    return Cell(task=task, **{**given, "recipe": recipe}, **_about(suite, data.for_start), budget=asked.budget)
+
+
+def _about(suite: Suite, source: DataSource | None) -> dict[str, Any]:
+    """What a cell says about its data."""
+    if source is None:
+        return {"num_classes": suite.num_classes}
+    found = {"dataset": source.ref, "data_fingerprint": source.fingerprint, "num_classes": source.num_classes}
+    return {**found, "targets": source.targets}
 
 
 def _option_error(loaded: LoadedSuite, location: Location, name: str, invalid: ValidationError, known: list[str]) -> BenchctlError:

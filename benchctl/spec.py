@@ -30,22 +30,30 @@ from benchctl.errors import ShapeError, UsageError
 #: part of every cell id: a new way of resolving cells makes new ids instead of silently meaning something else
 CELL_IDENTITY_VERSION = 1
 
-Task = Literal["profile", "train", "evaluate"]
+#: `pretrain` learns without labels; what it leaves, `train` starts from
+Task = Literal["profile", "pretrain", "train", "evaluate"]
+#: what a model learns: to rebuild what is hidden from it, the class of a clip, or numbers about it
+Objective = Literal["reconstruction", "classes", "values"]
 Precision = Literal["fp32", "fp16", "bf16"]
 #: `eager`: explicit softmax(QK)V. `sdpa`: torch's fused call, kernel chosen by torch's rules. `math`, `efficient`, `flash`: that
-#: call with the kernel fixed. `auto`: what the method's library does by default; a resolved cell never says `auto`.
-Attention = Literal["auto", "eager", "sdpa", "math", "efficient", "flash"]
+#: call with the kernel fixed. `auto`: what the method's library does by default; a resolved cell never says `auto`. `none`: it has none.
+Attention = Literal["auto", "none", "eager", "sdpa", "math", "efficient", "flash"]
 OptimizerName = Literal["sgd", "adamw"]
 #: one number for each of red, green and blue
 Rgb = tuple[float, float, float]
 Measure = Literal["memory", "flops", "params", "latency"]
 #: RAFT (Teed and Deng 2020), as torchvision has it; DIS (Kroeger et al. 2016) and Farneback (2003), as OpenCV has them
 FlowEstimatorName = Literal["raft-large", "raft-small", "dis", "farneback"]
+#: CoTracker3 (Karaev et al. 2024), as its authors' package has it; pyramidal Lucas-Kanade (Bouguet 2001), as OpenCV has it
+TrackEstimatorName = Literal["cotracker3", "lucas-kanade"]
+#: what a video holds: colour, or the distance of each pixel
+Modality = Literal["rgb", "depth"]
 
 
 #: strict: YAML's `true` is not the number 1
 Count = Annotated[int, Field(gt=0, strict=True)]
 Seed = Annotated[int, Field(ge=0, strict=True)]
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Vocabulary(BaseModel):
@@ -98,6 +106,8 @@ class Recipe(Vocabulary):
     eval_crops: Literal[1, 3] = 1
     #: data-loader processes; 0 decodes in the worker itself
     loader_workers: int = Field(0, ge=0)
+    #: `head`: only the classifier learns, the rest stays as it started (a linear probe)
+    train_only: Literal["all", "head"] = "all"
 
 
 def _changes(model: type[Vocabulary]) -> type[Vocabulary]:
@@ -164,10 +174,19 @@ class ClipFlow(Vocabulary):
     weights: str | None = None
 
 
+class ClipTracks(Vocabulary):
+    """Point tracks that come with a clip: `frames` x `points` x (x, y, visible)."""
+
+    #: who estimated them beforehand; `exact`: the data set carries them
+    estimator: TrackEstimatorName | Literal["exact"]
+    frames: Count
+    points: Count
+
+
 class MethodConfig(Vocabulary):
     """Base of every method's `Config`: the numbers of one preset."""
 
-    #: attention backends the method can run with; the first is what `auto` means
+    #: attention backends the method can run with; the first is what `auto` means; `none` alone: it has no attention
     ATTENTION: ClassVar[tuple[Attention, ...]] = ("eager",)
 
     patch_size: PositiveInt = 16
@@ -196,10 +215,34 @@ class MethodConfig(Vocabulary):
         """Optical flow that the method reads with each clip; None: it is given RGB alone."""
         return None
 
+    def clip_tracks(self, shape: ClipShape) -> ClipTracks | None:  # noqa: ARG002
+        """Point tracks that the method reads with each clip of `shape`; None: none."""
+        return None
+
+    def clip_modality(self) -> Modality:
+        """What the videos that the method reads hold."""
+        return "rgb"
+
+    def pixels(self, shape: ClipShape) -> ClipShape | None:
+        """Frames, and their size, that are read of each video for a clip of `shape`; None: no pixels are read.
+
+        Some methods read more and smaller frames than they work on, and some read tracks alone.
+        """
+        return shape
+
     @property
     def frame_channels(self) -> int:
-        """Channels of a frame: RGB, and two of flow where it comes with the clip."""
-        return 3 if self.clip_flow() is None else 5
+        """Channels of a frame: three of RGB or one of depth, and two of flow where it comes with the clip."""
+        return (3 if self.clip_modality() == "rgb" else 1) + (0 if self.clip_flow() is None else 2)
+
+    def input_shapes(self, shape: ClipShape) -> tuple[tuple[int, ...], ...]:
+        """The shapes, without the batch, of the tensors that the model is given for a clip of `shape`: pixels, then tracks."""
+        found: list[tuple[int, ...]] = []
+        if (read := self.pixels(shape)) is not None:
+            found.append((read.frames, self.frame_channels, read.resolution, read.resolution))
+        if (tracks := self.clip_tracks(shape)) is not None:
+            found.append((tracks.frames, tracks.points, 3))
+        return tuple(found)
 
     def counted_frames(self, frames: int) -> int:
         """What papers call the frames of a clip that holds `frames`: some methods read others beside those they count."""
@@ -246,6 +289,18 @@ class ModelSpec:
         return self.config.padded(self.shape.resolution)
 
 
+class Pretraining(Vocabulary):
+    """What training starts from: a cell of its own, for each of those that train."""
+
+    #: `reconstruction`: without labels, as the method itself does it; `classes`: as any training, on a data set of its own
+    objective: Literal["reconstruction", "classes"]
+    budget: Budget
+    #: default: the suite's. With `classes` it is another one: the head is left behind
+    dataset: Annotated[tuple[DatasetRef, ...], _one_or_more(DatasetRef | str)] = ()
+    #: keys that differ from the recipe that the suite gives the method
+    recipe: SerializeAsAny[RecipeChanges] = Field(default_factory=RecipeChanges)
+
+
 class SweepEntry(Vocabulary):
     """One grid of the sweep: every combination of its lists. The suite is the union of its grids."""
 
@@ -283,12 +338,20 @@ class Suite(Vocabulary):
     )
     seeds: Annotated[tuple[Seed, ...], _one_or_more(Seed)] = Field((0,), min_length=1, description="one cell per seed")
     budget: Budget | None = Field(None, description="what every method is given equally, for train")
+    train_fraction: Annotated[tuple[Share, ...], _one_or_more(Share)] = Field(
+        (1.0,), min_length=1, description="share of the training clips that is used, class by class; one cell per share"
+    )
+    pretraining: Pretraining | None = Field(None, description="what every training starts from: cells of their own, run before it")
     checkpoint: str | None = Field(None, description="file to evaluate; default: what the same suite's train cell wrote")
     timeout_s: PositiveFloat = Field(3600.0, description="time limit of one cell in seconds")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         trains = "train" in self.task or "evaluate" in self.task
+        if "pretrain" in self.task:
+            raise ValueError("pretrain is not asked for by itself: use 'task: train' and say what it starts from in 'pretraining'")
+        if self.pretraining and "train" not in self.task:
+            raise ValueError("'pretraining' is what training starts from: add train to 'task'")
         if trains and not self.dataset:
             raise ValueError("a suite that trains or evaluates needs 'dataset'")
         if "train" in self.task and self.budget is None:
@@ -334,6 +397,12 @@ class Cell(Vocabulary):
     budget: Budget | None = None
     #: for evaluate: `cell:ID` of the train cell, or `file:PATH`
     checkpoint: str | None = None
+    #: for train: `cell:ID` whose weights it starts from; null: from those that the method is built with
+    start: str | None = None
+    #: share of the training clips that is used; null: all
+    train_fraction: Share | None = None
+    #: numbers that are learned instead of classes, by name; null: classes are
+    targets: tuple[str, ...] | None = None
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """As pydantic's, without what was derived from the fields before they changed."""
@@ -354,14 +423,29 @@ class Cell(Vocabulary):
         return hashlib.sha256(self.canonical.encode()).hexdigest()[:16]
 
     @property
+    def changes(self) -> dict[str, Any]:
+        """What a table must say to tell this cell from the preset's own: changed options, and how it learns where that is not as usual."""
+        learning = {
+            "train_fraction": self.train_fraction,
+            "train_only": None if self.recipe.train_only == "all" else self.recipe.train_only,
+            "start": self.start and self.start.removeprefix("cell:")[:8],
+        }
+        return {**(self.options or {}), **{name: value for name, value in learning.items() if value is not None}}
+
+    @property
     def variant(self) -> str:
-        """The method, with its changed options: `moss-s(orders=1)`."""
-        return f"{self.method}({options_text(self.options)})" if self.options else self.method
+        """The method, with what was changed: `moss-s(orders=1)`."""
+        return f"{self.method}({options_text(self.changes)})" if self.changes else self.method
 
     @cached_property
     def label(self) -> str:
         """What a person calls this cell; `--only` matches it."""
         return f"{self.variant}/{self.task}/{self.shape}/{self.precision}/{self.attention}/seed{self.seed}"
+
+    @property
+    def objective(self) -> Objective:
+        """What is learned."""
+        return "reconstruction" if self.task == "pretrain" else "values" if self.targets else "classes"
 
     @property
     def steps(self) -> int | None:

@@ -86,7 +86,7 @@ def _row(cell: Cell, known: Any, predicted: Predicted | None, device: Any, cuda:
         "precision": cell.precision,
         "attention": cell.attention,
         "seed": cell.seed,
-        "steps": cell.steps if cell.task == "train" else None,
+        "steps": cell.steps if cell.budget else None,
         "state": standing.word,
         "why": standing.reason or None,
         "macs": macs,

@@ -9,22 +9,30 @@ from typing import TYPE_CHECKING
 from benchctl.folders import cache_folder, data_root
 
 if TYPE_CHECKING:
-    from benchctl.plan import Plan
+    from benchctl.plan import DataSource, Plan
     from benchctl.suite_file import LoadedSuite
 
 
 def planned(suite: str, settings: list[str] | None, only: list[str] | None, *, make_data: bool) -> tuple[Plan, LoadedSuite]:
-    """The plan of `suite`; with `make_data`, a data set that must be generated is."""
-    from benchctl import lookup
+    """The plan of `suite`; with `make_data`, data sets that must be generated are."""
     from benchctl.data.flow_views import check_flow
-    from benchctl.plan import expand, resolve_data
+    from benchctl.data.track_views import check_tracks
+    from benchctl.plan import Checks, Sources, expand, resolve_data
     from benchctl.suite_file import load
 
     loaded = load(suite, settings or ())
     data = resolve_data(loaded, data_root())
-    plan = expand(loaded, data, check_flow).only(tuple(only or ()))
-    if data is not None and data.root is None and make_data:
-        print(f"making the data set {data.ref.name} under {cache_folder()}", file=sys.stderr)  # noqa: T201
-        root = lookup.load("dataset", data.ref.name).prepare(data.ref, cache_folder())
-        plan = replace(plan, data=replace(data, root=root))
+    plan = expand(loaded, data, Checks(check_flow, check_tracks)).only(tuple(only or ()))
+    if make_data:
+        plan = replace(plan, data=Sources(_made(data.main), _made(data.start)))
     return plan, loaded
+
+
+def _made(source: DataSource | None) -> DataSource | None:
+    """`source` with its folder, generated where it is not there."""
+    from benchctl import lookup
+
+    if source is None or source.root is not None:
+        return source
+    print(f"making the data set {source.ref.name} under {cache_folder()}", file=sys.stderr)  # noqa: T201
+    return replace(source, root=lookup.load("dataset", source.ref.name).prepare(source.ref, cache_folder()))

@@ -6,9 +6,13 @@ import csv
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from benchctl.errors import DataMissing, UsageError, unknown
 from benchctl.spec import DatasetRef
@@ -23,9 +27,11 @@ class ClipRecord:
     #: path relative to the data set's folder, with forward slashes
     id: str
     path: Path
-    #: index into the classes
+    #: index into the classes; 0 where the set has numbers instead
     label: int
     split: Split
+    #: a number for each of the set's targets
+    values: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,45 @@ class ClipSet:
     fingerprint: str
     #: ids that the list names and the folder lacks; they are in no split
     missing: tuple[str, ...] = ()
+    #: names of the numbers that each clip has instead of a class; empty: it has a class
+    targets: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        """What a model answers for a clip: a score for each class, or a number for each target."""
+        return len(self.targets) or len(self.classes)
+
+    @cached_property
+    def scale(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Mean and deviation of each target over the training clips; the deviation of a constant is given as 1."""
+        values = np.array([record.values for record in self.train], np.float64)
+        deviation = values.std(axis=0)
+        return values.mean(axis=0), np.where(deviation > 0, deviation, 1.0)
+
+    def scaled_values(self, records: Sequence[ClipRecord]) -> npt.NDArray[np.float32]:
+        """The numbers of `records`, each target scaled to mean 0 and deviation 1 over the training clips: (B, K)."""
+        mean, deviation = self.scale
+        return ((np.array([record.values for record in records], np.float64) - mean) / deviation).astype(np.float32)
+
+    def share(self, fraction: float, seed: int) -> ClipSet:
+        """With that share of the training clips, drawn class by class, at least one of each; the clips to test on stay.
+
+        For one seed, a smaller share is part of a larger one.
+        """
+        by_class: dict[int, list[int]] = {}
+        for index, record in enumerate(self.train):
+            by_class.setdefault(record.label, []).append(index)
+        kept: set[int] = set()
+        for label, members in by_class.items():
+            order = np.random.default_rng([seed, label]).permutation(len(members))
+            kept |= {members[i] for i in order[: max(1, round(fraction * len(members)))].tolist()}
+        return replace(self, train=tuple(record for index, record in enumerate(self.train) if index in kept))
 
     @property
     def summary(self) -> str:
         """One line: how many clips, classes and missing files."""
-        line = f"{self.name}: {len(self.train)} train and {len(self.test)} test clips of {len(self.classes)} classes"
+        what = f"with {', '.join(self.targets)}" if self.targets else f"of {len(self.classes)} classes"
+        line = f"{self.name}: {len(self.train)} train and {len(self.test)} test clips {what}"
         return f"{line}, {len(self.missing)} missing (first: {self.missing[0]})" if self.missing else line
 
 

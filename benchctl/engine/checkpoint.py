@@ -27,6 +27,7 @@ def save(folder: Path, training: TrainingStep, step: int, cell: Cell, record: di
         "cell": cell.id,
         # what it takes to build the model again, for whoever has this file and no database
         "method": cell.method,
+        "task": cell.task,
         "config": cell.config,
         "step": step,
         "record": record,

@@ -1,16 +1,21 @@
-"""Accuracy of a model on the test clips of a data set."""
+"""How good a model is on the test clips of a data set."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchctl.atomic_file import replacing
 from benchctl.data.clip_set import ClipSet
-from benchctl.data.loading import LoadSettings, UnreadableLog, test_batches
+from benchctl.data.loading import Batch, LoadSettings, UnreadableLog, test_batches
 from benchctl.engine.step import autocast
+from benchctl.errors import MissingError
 from benchctl.metrics import top_k
 from benchctl.record import Measurement
 from benchctl.spec import Precision
@@ -23,9 +28,23 @@ class Evaluation:
     #: softmax scores, averaged over views: (clips, classes), float32, on the CPU
     scores: Tensor
     labels: Tensor
+    ids: tuple[str, ...] = ()
     unreadable: dict[str, str] = field(default_factory=dict)
     #: clips that the list names and the folder lacks
     missing: tuple[str, ...] = ()
+
+    def save(self, file: Path) -> None:
+        """Write ids, labels and scores of all clips, as `benchctl.metrics.scores` reads them.
+
+        Raises:
+            MissingError: the disk is full or the folder cannot be written.
+        """
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(file) as out:
+                np.savez(out, ids=np.array(self.ids), labels=self.labels.numpy(), scores=self.scores.numpy())
+        except OSError as problem:
+            raise MissingError(f"cannot write scores: {problem.strerror or problem}", where=str(file), fix="free space there") from None
 
     def measurements(self, device: str) -> tuple[Measurement, ...]:
         """Top-1, top-5 and the number of clips they are over. With fewer than 6 classes there is no top-5."""
@@ -54,20 +73,46 @@ def evaluate(model: nn.Module, clips: ClipSet, settings: LoadSettings, precision
     log = UnreadableLog()
     scores: list[Tensor] = []
     labels: list[Tensor] = []
+    ids: list[str] = []
     try:
         for batch in test_batches(clips, settings, log=log):
-            # view by view: the memory is that of one batch, whatever the number of views
-            views = [_scores(model, view.to(device), precision) for view in batch.clips.unbind(1)]
-            scores.append(torch.stack(views).mean(0).cpu())
+            scores.append(torch.stack([_scores(model, view, precision) for view in _views(batch, device)]).mean(0).cpu())
             labels.append(batch.labels)
+            ids += batch.ids
     finally:
         model.train(was_training)
-    return Evaluation(torch.cat(scores), torch.cat(labels), dict(log.reasons), clips.missing)
+    return Evaluation(torch.cat(scores), torch.cat(labels), tuple(ids), dict(log.reasons), clips.missing)
 
 
-def _scores(model: nn.Module, clips_BTCHW: Tensor, precision: Precision) -> Tensor:
-    with autocast(precision, clips_BTCHW.device.type):
-        logits: Tensor = model(clips_BTCHW)
+@torch.no_grad()
+def reconstruct(model: nn.Module, clips: ClipSet, settings: LoadSettings, precision: Precision) -> Measurement:
+    """Mean loss of a pre-training over the test clips and their views, with the same things hidden each time."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    total, seen = 0.0, 0
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(0)
+            for batch in test_batches(clips, settings):
+                for view in _views(batch, device):
+                    with autocast(precision, device.type):
+                        total += float(model(*view)) * len(batch.ids)
+                    seen += len(batch.ids)
+    finally:
+        model.train(was_training)
+    return Measurement(metric="reconstruction_loss", value=total / seen, kind="test", device=device.type)
+
+
+def _views(batch: Batch, device: torch.device) -> Iterator[tuple[Tensor, ...]]:
+    """What the model is given, view by view: the memory is that of one batch, whatever the number of views."""
+    for view in range(batch.inputs[0].shape[1]):
+        yield tuple(tensor[:, view].to(device) for tensor in batch.inputs)
+
+
+def _scores(model: nn.Module, inputs: tuple[Tensor, ...], precision: Precision) -> Tensor:
+    with autocast(precision, inputs[0].device.type):
+        logits: Tensor = model(*inputs)
     return logits.float().softmax(-1)
 
 

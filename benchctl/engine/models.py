@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -12,7 +14,9 @@ from benchctl import lookup
 from benchctl.data.clip_set import ClipSet
 from benchctl.data.flow_views import flow_source
 from benchctl.data.loading import LoadSettings
+from benchctl.data.track_views import track_source
 from benchctl.data.transforms import Normalisation
+from benchctl.engine import checkpoint
 from benchctl.errors import BenchctlError, DataMissing
 from benchctl.spec import Cell, ModelSpec
 
@@ -27,8 +31,47 @@ def model_spec(cell: Cell, *, pretrained: bool | None = None) -> ModelSpec:
 def build(cell: Cell, *, pretrained: bool | None = None) -> nn.Module:
     """The cell's model on the CPU, the same for the same seed."""
     torch.manual_seed(cell.seed)
-    model: nn.Module = _method(cell).build(model_spec(cell, pretrained=pretrained))
+    module, spec = _method(cell), model_spec(cell, pretrained=pretrained)
+    model: nn.Module = module.build_pretraining(spec) if cell.task == "pretrain" else module.build(spec)
+    if cell.recipe.train_only == "head":
+        head = head_names(cell)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in head)
     return model
+
+
+def head_names(cell: Cell) -> frozenset[str]:
+    """The classifier's tensors: those that differ between models for different numbers of classes."""
+    spec = model_spec(cell, pretrained=False)
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        own, wider = (_method(cell).build(replace(spec, num_classes=spec.num_classes + more)).state_dict() for more in (0, 1))
+    return frozenset(name for name, tensor in own.items() if tensor.shape != wider[name].shape)
+
+
+def start(model: nn.Module, cell: Cell, file: Path) -> str:
+    """Give `model` the weights that another cell left in `file`, all but a classifier; what was loaded, in words.
+
+    Raises:
+        BenchctlError: they are of another method or size.
+    """
+    content = checkpoint.load(file)
+    if content.get("method") != cell.method:
+        raise BenchctlError(f"a checkpoint of '{content.get('method')}', not of '{cell.method}'", where=str(file), fix="train it again")
+    state: dict[str, torch.Tensor] = content["model"]
+    words = f"{content.get('task', 'train')} cell {content['cell']} after {content['step']} steps"
+    try:
+        if content.get("task") == "pretrain":
+            cast("Any", model).start_from(state)
+            return f"from {words}"
+        head = head_names(cell)
+        found = model.load_state_dict({name: tensor for name, tensor in state.items() if name not in head}, strict=False)
+    except RuntimeError as problem:
+        what = " ".join(str(problem).split())[:200]
+        raise BenchctlError(f"does not fit '{cell.method}': {what}", where=str(file), fix="train it again with --fresh") from None
+    if (missing := set(found.missing_keys) - head) or found.unexpected_keys:
+        what = ", ".join(sorted({*missing, *found.unexpected_keys})[:3])
+        raise BenchctlError(f"does not fit '{cell.method}': {what}", where=str(file), fix="train it again with --fresh")
+    return f"from {words}, classifier random"
 
 
 def load_settings(cell: Cell) -> LoadSettings:
@@ -36,8 +79,16 @@ def load_settings(cell: Cell) -> LoadSettings:
     method = _method(cell)
     config = method.Config.model_validate(cell.config)
     statistics, flow = config.statistics() or (method.MEAN, method.STD), config.clip_flow()
-    source = flow_source(flow, cell.dataset, cell.recipe.frame_stride) if flow and cell.dataset else None
-    return LoadSettings(cell.shape, cell.recipe, Normalisation(*statistics), flow=source)
+    tracks, pixels = config.clip_tracks(cell.shape), config.pixels(cell.shape)
+    return LoadSettings(
+        pixels or cell.shape,
+        cell.recipe,
+        Normalisation(*statistics),
+        flow=flow_source(flow, cell.dataset, cell.recipe.frame_stride) if flow and cell.dataset else None,
+        tracks=track_source(tracks, cell.dataset) if tracks and cell.dataset else None,
+        pixels=pixels is not None,
+        modality=config.clip_modality(),
+    )
 
 
 def load_clips(cell: Cell, root: Path | None) -> ClipSet:
@@ -53,7 +104,7 @@ def load_clips(cell: Cell, root: Path | None) -> ClipSet:
     clips: ClipSet = module.load(root, module.Options.model_validate(cell.dataset.options))
     if cell.data_fingerprint is not None and clips.fingerprint != cell.data_fingerprint:
         raise BenchctlError(f"data set '{clips.name}' changed while the suite ran", where=str(root), fix="run the suite again")
-    return clips
+    return clips.share(cell.train_fraction, cell.seed) if cell.train_fraction else clips
 
 
 def notes(cell: Cell, model: nn.Module) -> dict[str, object]:

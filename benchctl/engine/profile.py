@@ -37,7 +37,7 @@ class InferenceStep:
     def forward(self, batch: Batch) -> Tensor:
         """Logits."""
         with torch.no_grad(), autocast(self._cell.precision, self._device_type):
-            logits: Tensor = self._model(batch[0])
+            logits: Tensor = self._model(*batch[0])
         return logits
 
     def backward(self, loss: Tensor) -> None:
@@ -48,15 +48,15 @@ class InferenceStep:
 
 
 def example(cell: Cell, batch_size: int, draw: Callable[..., Tensor] = torch.zeros) -> Batch:
-    """Clips and labels of the cell's shape. What is counted or predicted does not depend on the values; what is timed does."""
-    channels = models.model_spec(cell).config.frame_channels
-    clips = draw(batch_size, cell.shape.frames, channels, cell.shape.resolution, cell.shape.resolution)
-    return clips, torch.arange(batch_size) % cell.num_classes
+    """Inputs and labels of the cell's shape. What is counted or predicted does not depend on the values; what is timed does."""
+    shapes = models.model_spec(cell).config.input_shapes(cell.shape)
+    inputs = tuple(draw(batch_size, *shape) for shape in shapes)
+    return inputs, torch.zeros(batch_size, cell.num_classes) if cell.targets else torch.arange(batch_size) % cell.num_classes
 
 
 def make_step(cell: Cell, model: nn.Module) -> Step:
     """What a step of the cell does, as it is really done."""
-    return InferenceStep(model, cell) if cell.task == "evaluate" else TrainingStep(model, cell.recipe, cell.precision)
+    return InferenceStep(model, cell) if cell.task == "evaluate" else TrainingStep(model, cell.recipe, cell.precision, cell.objective)
 
 
 def count(cell: Cell) -> tuple[list[Measurement], Notes]:
@@ -127,11 +127,12 @@ def measure(cell: Cell, device: Literal["cpu", "cuda"]) -> tuple[list[Measuremen
     model = models.build(cell).to(device)
     notes: Notes = {**models.notes(cell, model)}
     # random: matrix units are faster on zeros than on anything real
-    clips, labels = (tensor.to(device) for tensor in example(cell, cell.shape.batch_size, torch.randn))
+    drawn, labels = example(cell, cell.shape.batch_size, torch.randn)
+    inputs = tuple(tensor.to(device) for tensor in drawn)
     if "memory" in cell.measure:
-        found += _memory(cell, model, (clips, labels), device)
+        found += _memory(cell, model, (inputs, labels.to(device)), device)
     if "latency" in cell.measure:
-        found += _latency(cell, model, clips, device)
+        found += _latency(cell, model, inputs, device)
     return found, notes
 
 
@@ -153,19 +154,19 @@ def _memory(cell: Cell, model: nn.Module, batch: Batch, device: Literal["cpu", "
             peaks = memory.cuda_peaks(run)
         readings: tuple[memory.Peak, ...] = (peaks.allocated, peaks.reserved, peaks.device)
     else:
-        exact = memory.live_bytes(run, held=(model, *batch))
+        exact = memory.live_bytes(run, held=(model, *batch[0], batch[1]))
         # a second run for the resident set: the profiler that the first one needs takes memory itself
         held.clear()
         readings = (exact, memory.resident_bytes(run))
     return [Measurement(metric="peak_memory_bytes", value=r.value_bytes, kind=r.kind, device=r.device, reason=r.reason) for r in readings]
 
 
-def _latency(cell: Cell, model: nn.Module, clips: Tensor, device: Literal["cpu", "cuda"]) -> list[Measurement]:
+def _latency(cell: Cell, model: nn.Module, inputs: tuple[Tensor, ...], device: Literal["cpu", "cuda"]) -> list[Measurement]:
     model.eval()
 
     def forward() -> None:
         with torch.no_grad(), autocast(cell.precision, device):
-            model(clips)
+            model(*inputs)
 
     synchronize: Callable[[], object] | None = torch.cuda.synchronize if device == "cuda" else None
     timing = clock.time_calls(forward, warmup=LATENCY_WARMUP, repeats=LATENCY_REPEATS, synchronize=synchronize)

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchctl.spec import Precision, Recipe
+from benchctl.spec import Objective, Precision, Recipe
 
-#: clips (B, T, 3, H, W) and labels (B,)
-Batch = tuple[Tensor, Tensor]
+#: what the model is given, as `benchctl.data.loading.Batch` has it, and labels (B,) or values (B, K)
+Batch = tuple[tuple[Tensor, ...], Tensor]
 
 AUTOCAST: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -57,27 +57,41 @@ def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
 class TrainingStep:
     """A model with its optimizer. `forward`, `backward` and `update` in turn are one step."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe, precision: Precision) -> None:
+    def __init__(self, model: nn.Module, recipe: Recipe, precision: Precision, objective: Objective = "classes") -> None:
         """Make the optimizer.
 
         Args:
-            model: moved to its device already.
+            model: moved to its device already; for `reconstruction` it answers with its loss.
             recipe: optimizer, clipping and label smoothing.
             precision: fp16 scales its loss, so that small gradients survive.
+            objective: what is learned.
         """
         self.model = model
         self.recipe = recipe
+        self.objective: Objective = objective
         self.precision: Precision = precision
         self.device_type = next(model.parameters()).device.type
         self.optimizer = make_optimizer(model, recipe, self.device_type)
         self.scaler = torch.amp.GradScaler(self.device_type) if precision == "fp16" else None
 
     def forward(self, batch: Batch) -> Tensor:
-        """Mean cross-entropy of the batch, in fp32."""
-        clips_BTCHW, labels_B = batch
+        """Mean loss of the batch, in fp32: cross-entropy of classes, squared error of values, or the model's own."""
+        inputs, labels = batch
         with autocast(self.precision, self.device_type):
-            logits = self.model(clips_BTCHW)
-        return F.cross_entropy(logits.float(), labels_B, label_smoothing=self.recipe.label_smoothing)
+            answer: Tensor = self.model(*inputs)
+        if self.objective == "reconstruction":
+            return answer.float()
+        if self.objective == "values":
+            return F.mse_loss(answer.float(), labels)
+        return F.cross_entropy(answer.float(), labels, label_smoothing=self.recipe.label_smoothing)
+
+    def start(self) -> None:
+        """Put the model into training mode. What is frozen whole stays as it is: its statistics, and what it drops."""
+        self.model.train()
+        for module in self.model.modules():
+            parameters = list(module.parameters())
+            if parameters and not any(p.requires_grad for p in parameters):
+                module.eval()
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of all trainable parameters."""

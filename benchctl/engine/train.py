@@ -20,6 +20,8 @@ from benchctl.spec import Cell
 CHECKPOINT_SECONDS = 60.0
 #: share of the steps, at the end, whose mean loss is reported
 FINAL_SHARE = 0.1
+#: the metric that a loss is, by what is learned; values are scaled to deviation 1 before
+_LOSSES = {"classes": "loss", "reconstruction": "reconstruction_loss", "values": "scaled_squared_error"}
 
 
 class Stop(Protocol):
@@ -49,7 +51,7 @@ class Progress:
             Measurement(metric="frames_seen", value=samples * cell.shape.frames),
             Measurement(metric="train_seconds", value=self.seconds, device=device),
             *(
-                [Measurement(metric="loss", value=sum(final) / len(final), kind="train")]
+                [Measurement(metric=_LOSSES[cell.objective], value=sum(final) / len(final), kind="train")]
                 if final and all(map(math.isfinite, final))
                 else []
             ),
@@ -77,7 +79,7 @@ def train(cell: Cell, training: TrainingStep, clips: ClipSet, settings: LoadSett
     progress, start = _resume(training, folder)
     log = UnreadableLog(progress.unreadable)
     batches = train_batches(clips, settings, seed=cell.seed, start_step=start, log=log)
-    training.model.train()
+    training.start()
     saved_at = time.monotonic()
 
     def save(step: int) -> Path:
@@ -104,7 +106,7 @@ def train(cell: Cell, training: TrainingStep, clips: ClipSet, settings: LoadSett
 def _one(training: TrainingStep, batches: Iterator[Batch]) -> float:
     batch = next(batches)
     device = next(training.model.parameters()).device
-    loss = training.forward((batch.clips.to(device), batch.labels.to(device)))
+    loss = training.forward((tuple(tensor.to(device) for tensor in batch.inputs), batch.labels.to(device)))
     training.backward(loss)
     training.update()
     # also the synchronisation that makes the clock true

@@ -8,12 +8,15 @@ from typing import Any, Literal
 
 from benchctl.data.loading import LoadSettings
 from benchctl.engine import checkpoint, models, profile
-from benchctl.engine.evaluate import Evaluation, clip_notes, evaluate
+from benchctl.engine.evaluate import Evaluation, clip_notes, evaluate, reconstruct
 from benchctl.engine.step import TrainingStep
 from benchctl.engine.train import Stop, train
 from benchctl.errors import BenchctlError
 from benchctl.record import CellResult, Measurement, Outcome
 from benchctl.spec import Cell
+
+#: file of a cell's scores in its folder
+SCORES = "scores.npz"
 
 
 @dataclass(frozen=True)
@@ -22,9 +25,9 @@ class WorkSettings:
 
     device: Literal["cpu", "cuda"]
     data_root: Path | None = None
-    #: where a train cell keeps its checkpoint
+    #: where a cell that learns keeps its checkpoint, and any cell that is judged the scores of its clips
     checkpoint_folder: Path | None = None
-    #: what an evaluate cell evaluates; None: the published weights
+    #: what an evaluate cell evaluates, and a train cell starts from; None: the published weights
     checkpoint: Path | None = None
 
 
@@ -48,7 +51,7 @@ def execute(cell: Cell, settings: WorkSettings, stop: Stop) -> CellResult:
         if cell.task == "profile":
             measurements, notes = profile.measure(cell, settings.device)
             return _result(cell, Outcome.OK, None, measurements, notes, settings.device)
-        return _train(cell, settings, stop) if cell.task == "train" else _evaluate(cell, settings)
+        return _evaluate(cell, settings) if cell.task == "evaluate" else _train(cell, settings, stop)
     except (RuntimeError, MemoryError) as error:
         outcome, reason = profile.out_of_memory(error, cell, settings.device)
         return _result(cell, outcome, reason, [], {}, settings.device)
@@ -56,19 +59,23 @@ def execute(cell: Cell, settings: WorkSettings, stop: Stop) -> CellResult:
 
 def _train(cell: Cell, settings: WorkSettings, stop: Stop) -> CellResult:
     if settings.checkpoint_folder is None:
-        raise BenchctlError("a train cell needs a folder for its checkpoint")
+        raise BenchctlError("a cell that learns needs a folder for its checkpoint")
     clips = models.load_clips(cell, settings.data_root)
-    model = models.build(cell).to(settings.device)
+    model = models.build(cell)
     notes: dict[str, Any] = {**models.notes(cell, model)}
-    training = TrainingStep(model, cell.recipe, cell.precision)
+    if settings.checkpoint is not None:
+        notes["weights"] = models.start(model, cell, settings.checkpoint)
+    training = TrainingStep(model.to(settings.device), cell.recipe, cell.precision, cell.objective)
     load = models.load_settings(cell)
-    notes |= _flow_note(load)
+    notes |= _sources(load)
     ending = train(cell, training, clips, load, settings.checkpoint_folder, stop)
     measurements = list(ending.progress.measurements(cell, settings.device))
     unreadable = dict(ending.progress.unreadable)
-    if ending.outcome is Outcome.OK:
+    if ending.outcome is Outcome.OK and cell.task == "pretrain":
+        measurements.append(reconstruct(model, clips, load, cell.precision))
+    elif ending.outcome is Outcome.OK:
         evaluation = evaluate(model, clips, load, cell.precision)
-        measurements += _accuracy(evaluation, settings.device)
+        measurements += _judged(evaluation, settings, notes)
         unreadable |= evaluation.unreadable
     notes |= clip_notes(unreadable, clips.missing)
     result = _result(cell, ending.outcome, ending.reason, measurements, notes, settings.device)
@@ -91,19 +98,26 @@ def _evaluate(cell: Cell, settings: WorkSettings) -> CellResult:
         notes["weights"] = f"checkpoint of cell {content['cell']} after {content['step']} steps"
     load = models.load_settings(cell)
     evaluation = evaluate(model.to(settings.device), clips, load, cell.precision)
-    notes |= _flow_note(load)
+    measurements = _judged(evaluation, settings, notes)
+    notes |= _sources(load)
     notes |= clip_notes(evaluation.unreadable, clips.missing)
-    return _result(cell, Outcome.OK, None, _accuracy(evaluation, settings.device), notes, settings.device)
+    return _result(cell, Outcome.OK, None, measurements, notes, settings.device)
 
 
-def _flow_note(load: LoadSettings) -> dict[str, Any]:
-    """Where flow that came with the clips is from."""
-    return {"flow": load.flow.description} if load.flow else {}
+def _sources(load: LoadSettings) -> dict[str, Any]:
+    """Where flow and tracks that came with the clips are from."""
+    found = {"flow": load.flow, "tracks": load.tracks}
+    return {name: source.description for name, source in found.items() if source}
 
 
-def _accuracy(evaluation: Evaluation, device: str) -> list[Measurement]:
+def _judged(evaluation: Evaluation, settings: WorkSettings, notes: dict[str, Any]) -> list[Measurement]:
+    """How good it is; the scores of all clips are kept beside the checkpoint, and `notes` say where."""
+    if settings.checkpoint_folder is not None:
+        file = settings.checkpoint_folder / SCORES
+        evaluation.save(file)
+        notes["scores"] = str(file)
     unreadable = Measurement(metric="unreadable_clips", value=len(evaluation.unreadable), kind="test")
-    return [*evaluation.measurements(device), unreadable]
+    return [*evaluation.measurements(settings.device), unreadable]
 
 
 def _result(

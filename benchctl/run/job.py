@@ -26,7 +26,7 @@ class Job(Record):
     device: Literal["cpu", "cuda"] | None = None
     #: folder of the data set
     data_root: str | None = None
-    #: folder of this cell's own checkpoints
+    #: folder of this cell's own checkpoint and scores
     checkpoint_folder: str | None = None
-    #: checkpoint file that an evaluate cell reads
+    #: checkpoint file that an evaluate cell reads, or a train cell starts from
     checkpoint: str | None = None

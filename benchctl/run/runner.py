@@ -170,23 +170,24 @@ class Runner:
 
     def _job(self, cell: Cell, where: Execution) -> Job | Answer:
         checkpoint = None
-        if cell.checkpoint is not None:
-            kind, _, name = cell.checkpoint.partition(":")
+        needed = cell.checkpoint or cell.start
+        if needed is not None:
+            kind, _, name = needed.partition(":")
             checkpoint = name if kind == "file" else self._checkpoints.get(name)
             if checkpoint is None:
                 return Answer(Outcome.SKIPPED, f"cell {name}, which trains it, left no checkpoint")
             if not Path(checkpoint).is_file():
                 return Answer(Outcome.SKIPPED, f"checkpoint {checkpoint} is not there; train again with --fresh")
-        root = self._plan.data.root if self._plan.data else None
+        root = self._plan.root(cell)
         folder = self._checkpoint_folder(cell)
-        if self._settings.fresh and cell.task == "train":
+        if self._settings.fresh and cell.task != "profile":
             shutil.rmtree(folder, ignore_errors=True)
         return Job(
             kind="execute",
             cell=cell,
             device=where.device,
             data_root=str(root) if root else None,
-            checkpoint_folder=str(folder) if cell.task == "train" else None,
+            checkpoint_folder=str(folder) if cell.task != "profile" else None,
             checkpoint=checkpoint,
         )
 

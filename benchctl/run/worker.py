@@ -50,7 +50,7 @@ class Lifeline:
             self._idle.clear()
             request = json.loads(line)
             job = Job.model_validate_json(Path(request["job"]).read_bytes())
-            if job.kind == "execute" and job.cell.task == "train":
+            if job.kind == "execute" and job.cell.task in ("pretrain", "train"):
                 self._graceful.set()
             yield job, Path(request["result"])
             self._graceful.clear()

@@ -246,7 +246,7 @@ def _cell_values(cell: Cell) -> dict[str, Any]:
         **{name: getattr(cell, name) for name in same},
         **cell.shape.model_dump(),
         "cell_id": cell.id,
-        "options": options_text(cell.options or {}),
+        "options": options_text(cell.changes),
         "canonical": cell.canonical,
         "optimizer": cell.recipe.optimizer,
         "dataset": cell.dataset.name if cell.dataset else None,

@@ -147,7 +147,7 @@ def test_predicted_bytes_of_our_training_step_are_the_real_ones_on_a_cpu(method:
             steps[0].backward(steps[0].forward(batch))
             steps[0].update()
 
-    real = live_bytes(run, held=(model, *batch))
+    real = live_bytes(run, held=(model, *batch[0], batch[1]))
     assert trace.peak().allocated_bytes == pytest.approx(real.value_bytes, rel=0.005)
 
 

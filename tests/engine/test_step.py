@@ -13,9 +13,9 @@ def model() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(2 * 3 * 4 * 4, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, 5))
 
 
-def batch(n: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(n: int = 4) -> tuple[tuple[torch.Tensor], torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(n, 2, 3, 4, 4, generator=generator), torch.arange(n) % 5
+    return (torch.randn(n, 2, 3, 4, 4, generator=generator),), torch.arange(n) % 5
 
 
 def test_learning_rate_worked_example():
@@ -51,7 +51,7 @@ def test_a_step_is_the_definition(name: str):
     step.backward(loss)
     step.update()
 
-    clips, labels = batch()
+    (clips,), labels = batch()
     logits = reference(clips)
     target = torch.full_like(logits, 0.1 / 5).scatter_(1, labels[:, None], 0.9 + 0.1 / 5)
     expected = -(target * logits.log_softmax(-1)).sum(-1).mean()
@@ -62,7 +62,8 @@ def test_a_step_is_the_definition(name: str):
         gradient = p.grad * (0.01 / (norm + 1e-6))
         # the first step of AdamW is lr * g / (|g| + eps); of SGD with momentum, lr * g
         change = gradient if name == "sgd" else gradient / (gradient.abs() + 1e-8)
-        torch.testing.assert_close(mine, p - 0.1 * change, rtol=1e-4, atol=1e-6)
+        # AdamW divides by the gradient: where it is as small as 1e-8, its rounding shows
+        torch.testing.assert_close(mine, p - 0.1 * change, rtol=1e-4, atol=3e-5)
         assert mine.grad is None
 
 

@@ -2,69 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import pytest
 import torch
+from training_cells import STEPS, StopAfter, cell, run
 
-from benchctl.engine import checkpoint, models, work
+from benchctl.engine import checkpoint, models
 from benchctl.errors import BenchctlError
-from benchctl.record import CellResult, Outcome
-from benchctl.spec import Budget, Cell, ClipShape, DatasetRef, Recipe
-
-STEPS = 6
-
-
-@pytest.fixture(scope="session")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> tuple[DatasetRef, Path]:
-    """A small generated data set."""
-    from benchctl.data import motion_shapes
-
-    options = motion_shapes.Options(**SMALL)
-    ref = DatasetRef(name="motion_shapes", options=options.model_dump(mode="json"))
-    return ref, motion_shapes.prepare(ref, tmp_path_factory.mktemp("cache"))
-
-
-SMALL = {"train_clips_per_class": 2, "test_clips_per_class": 1}
-
-
-def cell(ref: DatasetRef, *, task: str = "train", **changes: object) -> Cell:
-    from benchctl.methods import videomae
-
-    recipe = Recipe(learning_rate=1e-3, eval_clips=2)
-    fields: dict[str, object] = {
-        "task": task,
-        "method": "videomae-tiny",
-        "config": videomae.Config.model_validate(videomae.PRESETS["videomae-tiny"]).model_dump(mode="json"),
-        "shape": ClipShape(frames=4, resolution=32, batch_size=4),
-        "precision": "fp32",
-        "attention": "sdpa",
-        "pretrained": False,
-        "pad": False,
-        "num_classes": 8,
-        "seed": 0,
-        "recipe": recipe,
-        "dataset": ref,
-        "budget": Budget(match_on="steps", amount=STEPS) if task == "train" else None,
-    }
-    return Cell.model_validate({**fields, **changes})
-
-
-class StopAfter:
-    """Asks to stop at the n-th look."""
-
-    def __init__(self, looks: int) -> None:
-        self.left = looks
-
-    def is_set(self) -> bool:
-        self.left -= 1
-        return self.left < 0
-
-
-def run(cell: Cell, root: Path, folder: Path, stop: object = None, **more: object) -> CellResult:
-    settings = work.WorkSettings(device="cpu", data_root=root, checkpoint_folder=folder, **more)
-    return work.execute(cell, settings, stop or threading.Event())
+from benchctl.record import Outcome
+from benchctl.spec import Recipe
 
 
 def test_training_uses_its_budget_and_is_evaluated(shapes, tmp_path: Path):
