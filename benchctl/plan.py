@@ -382,9 +382,10 @@ class _Resolver:
         self._checked[key] = True
 
     def _pretrains(self, asked: _Asked) -> None:
-        if hasattr(lookup.load("method", asked.name), "build_pretraining"):
+        if asked.method.config.pretrains():
             return
-        those = [name for name in lookup.entries("method") if hasattr(lookup.load("method", name), "build_pretraining")]
+        modules = {name: lookup.load("method", name) for name in lookup.entries("method")}
+        those = [name for name, module in modules.items() if module.Config(**module.PRESETS[name]).pretrains()]
         fix = f"methods that do: {', '.join(those)}; or 'objective: classes'"
         raise self._loaded.error(asked.location, f"'{asked.name}' has no pre-training by reconstruction", fix)
 

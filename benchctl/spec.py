@@ -223,6 +223,10 @@ class MethodConfig(Vocabulary):
         """What the videos that the method reads hold."""
         return "rgb"
 
+    def pretrains(self) -> bool:
+        """Whether it can learn by reconstruction, without labels: its file then has `build_pretraining`."""
+        return False
+
     def pixels(self, shape: ClipShape) -> ClipShape | None:
         """Frames, and their size, that are read of each video for a clip of `shape`; None: no pixels are read.
 

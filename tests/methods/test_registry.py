@@ -49,6 +49,8 @@ def backends(preset: str) -> tuple[Attention, ...]:
     return config(preset).ATTENTION
 
 
+#: those that can learn without labels
+PRETRAINED = [name for name in TINY if config(name).pretrains()]
 #: those that are given a clip's pixels as they are
 PLAIN = [name for name in TINY if config(name).input_shapes(clip_shape("8x64")) == ((8, 3, 64, 64),)]
 
@@ -266,7 +268,7 @@ def test_no_published_weights_is_a_clear_error(build: Build, preset: str) -> Non
         build(preset, "8x64", pretrained=True)
 
 
-@pytest.mark.parametrize("preset", [name for name in TINY if hasattr(lookup.load("method", name), "build_pretraining")])
+@pytest.mark.parametrize("preset", PRETRAINED)
 def test_pre_training_lowers_its_loss_and_training_starts_from_it(build: Build, preset: str) -> None:
     module = lookup.load("method", preset)
     torch.manual_seed(0)
@@ -291,7 +293,7 @@ def test_pre_training_lowers_its_loss_and_training_starts_from_it(build: Build, 
     assert len(trained - changed) < 0.2 * len(trained), "most of what is trained starts from pre-training"
 
 
-@pytest.mark.parametrize("preset", [name for name in TINY if hasattr(lookup.load("method", name), "build_pretraining")])
+@pytest.mark.parametrize("preset", PRETRAINED)
 def test_a_pre_training_step_needs_no_values(preset: str) -> None:
     module = lookup.load("method", preset)
     with torch.device("meta"):
