@@ -119,7 +119,9 @@ class Runner:
         return self._summary
 
     def _unfinished(self) -> list[Cell]:
-        known = self._store.latest_results([cell.id for cell in self._plan.cells])
+        # also those that `--only` left out
+        needed = [name for cell in self._plan.cells if (name := _needed_cell(cell))]
+        known = self._store.latest_results([*(cell.id for cell in self._plan.cells), *needed])
         self._checkpoints = {cell_id: result.checkpoint for cell_id, result in known.items() if result.checkpoint and result.outcome.final}
         waiting = []
         for cell in self._plan.cells:
@@ -170,14 +172,15 @@ class Runner:
 
     def _job(self, cell: Cell, where: Execution) -> Job | Answer:
         checkpoint = None
-        needed = cell.checkpoint or cell.start
-        if needed is not None:
-            kind, _, name = needed.partition(":")
-            checkpoint = name if kind == "file" else self._checkpoints.get(name)
+        trained = _needed_cell(cell)
+        if trained is not None:
+            checkpoint = self._checkpoints.get(trained)
             if checkpoint is None:
-                return Answer(Outcome.SKIPPED, f"cell {name}, which trains it, left no checkpoint")
-            if not Path(checkpoint).is_file():
-                return Answer(Outcome.SKIPPED, f"checkpoint {checkpoint} is not there; train again with --fresh")
+                return Answer(Outcome.SKIPPED, f"cell {trained}, which trains it, left no checkpoint")
+        elif cell.checkpoint is not None:
+            checkpoint = cell.checkpoint.removeprefix("file:")
+        if checkpoint is not None and not Path(checkpoint).is_file():
+            return Answer(Outcome.SKIPPED, f"checkpoint {checkpoint} is not there; train again with --fresh")
         root = self._plan.root(cell)
         folder = self._checkpoint_folder(cell)
         if self._settings.fresh and cell.task != "profile":
@@ -214,6 +217,12 @@ class Runner:
 
     def _timeout(self, otherwise: float) -> float:
         return self._settings.timeout_s or otherwise
+
+
+def _needed_cell(cell: Cell) -> str | None:
+    """The cell whose checkpoint `cell` evaluates or starts from."""
+    kind, _, name = (cell.checkpoint or cell.start or "").partition(":")
+    return name if kind == "cell" else None
 
 
 def _merge(executed: CellResult, predicted: CellResult, where: Execution) -> CellResult:
