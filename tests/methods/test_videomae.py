@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from benchctl.methods.videomae import sinusoid_table
+from benchctl.layers.videomae import sinusoid_table
 
 Build = Callable[..., nn.Module]
 
