@@ -201,11 +201,16 @@ class MethodConfig(Vocabulary):
         Raises:
             UsageError: the method cannot run with `asked`.
         """
+        offered = self.backends()
         if asked == "auto":
-            return self.ATTENTION[0]
-        if asked not in self.ATTENTION:
-            raise UsageError(f"attention '{asked}' is not available", fix=f"choose from {', '.join(self.ATTENTION)}")
+            return offered[0]
+        if asked not in offered:
+            raise UsageError(f"attention '{asked}' is not available", fix=f"choose from {', '.join(offered)}")
         return asked
+
+    def backends(self) -> tuple[Attention, ...]:
+        """Attention backends that it can run with, where they depend on the options; the first is what `auto` means."""
+        return self.ATTENTION
 
     def statistics(self) -> tuple[Rgb, Rgb] | None:
         """Mean and standard deviation that clips are normalised by, where they depend on the options; None: the file's MEAN and STD."""

@@ -143,7 +143,7 @@ def _method(preset: str) -> dict[str, Any]:
         "summary": entry.summary,
         "file": entry.module,
         "config": config.model_dump(mode="json"),
-        "attention": list(config.ATTENTION),
+        "attention": list(config.backends()),
         "recipe": module.RECIPE.model_dump(mode="json"),
         "about": module.__doc__,
     }

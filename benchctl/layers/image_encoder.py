@@ -21,10 +21,11 @@ from benchctl.spec import Attention, MethodConfig, ModelSpec, Rgb
 
 # N images, P tokens of one image (class token first, then patches in rows), C width
 
-EncoderName = Literal["clip-b16", "clip-l14", "dino-b16", "dinov2-b14", "mae-b16", "eva-clip-b16", "eva-clip-l14"]
+EncoderName = Literal["clip-b16", "clip-l14", "dino-b16", "dinov2-b14", "mae-b16", "imagenet-b16", "eva-clip-b16", "eva-clip-l14"]
 
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_HALF = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def _large(architecture: str, weights: str, mean: Rgb, std: Rgb) -> EncoderSourc
 
 
 #: CLIP: Radford et al. 2021, with its own activation (QuickGELU); DINO: Caron et al. 2021; DINOv2 with four registers: Oquab et al. 2023,
-#: Darcet et al. 2023; MAE: He et al. 2022; EVA-CLIP: Sun et al. 2023
+#: Darcet et al. 2023; MAE: He et al. 2022; trained on the classes of ImageNet-1K: Steiner et al. 2021; EVA-CLIP: Sun et al. 2023
 ENCODERS: Mapping[EncoderName, EncoderSource] = MappingProxyType(
     {
         "clip-b16": _base("vit_base_patch16_clip_quickgelu_224", "timm/vit_base_patch16_clip_224.openai", _CLIP_MEAN, _CLIP_STD),
@@ -60,6 +61,7 @@ ENCODERS: Mapping[EncoderName, EncoderSource] = MappingProxyType(
             "vit_base_patch14_reg4_dinov2", "timm/vit_base_patch14_reg4_dinov2.lvd142m", 14, 768, 12, 12, _IMAGENET_MEAN, _IMAGENET_STD
         ),
         "mae-b16": _base("vit_base_patch16_224", "timm/vit_base_patch16_224.mae", _IMAGENET_MEAN, _IMAGENET_STD),
+        "imagenet-b16": _base("vit_base_patch16_224", "timm/vit_base_patch16_224.augreg_in1k", _HALF, _HALF),
         "eva-clip-b16": _base("eva02_base_patch16_clip_224", "timm/eva02_base_patch16_clip_224.merged2b", _CLIP_MEAN, _CLIP_STD),
         "eva-clip-l14": _large("eva02_large_patch14_clip_224", "timm/eva02_large_patch14_clip_224.merged2b", _CLIP_MEAN, _CLIP_STD),
     }

@@ -26,14 +26,15 @@ class VideoClassifier(nn.Module, Generic[V]):
         width: D.
         rest: what no published weights are for, in words.
         dropout: before the classifier.
+        front: checks and prepares what the model is given; None: frames as they are.
 
     Raises:
         WeightsMissing: `spec.pretrained`, and the published weights cannot be had.
     """
 
-    def __init__(self, spec: ModelSpec, video: V, width: int, *, rest: str, dropout: float = 0.0) -> None:
+    def __init__(self, spec: ModelSpec, video: V, width: int, *, rest: str, dropout: float = 0.0, front: nn.Module | None = None) -> None:
         super().__init__()
-        self.input = ClipInput(spec)
+        self.input = front or ClipInput(spec)
         self.video = video
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(width, spec.num_classes)

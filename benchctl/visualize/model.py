@@ -95,7 +95,7 @@ def load_model(
     if pretrained and config.weights is None:
         raise UsageError(f"no weights are published for '{preset}'", where="--pretrained", fix="leave it out: weights are then random")
     shape = _shape(config, preset, ClipShape(frames=frames, resolution=resolution), where)
-    backend = config.attention(attention if attention in config.ATTENTION else "auto")
+    backend = config.attention(attention if attention in config.backends() else "auto")
 
     def build(classes: int) -> nn.Module:
         built: nn.Module = module.build(ModelSpec(config, shape, classes, backend, pretrained=pretrained))

@@ -46,7 +46,7 @@ def empty(preset: str, shape: str = "8x64", batch: int = 2) -> tuple[Tensor, ...
 
 
 def backends(preset: str) -> tuple[Attention, ...]:
-    return config(preset).ATTENTION
+    return config(preset).backends()
 
 
 #: those that can learn without labels
