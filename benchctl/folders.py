@@ -21,6 +21,11 @@ def flow_folder() -> Path:
     return _named("BENCHCTL_FLOW") or cache_folder() / "flow"
 
 
+def tracks_folder() -> Path:
+    """Where sets of point tracks lie: $BENCHCTL_TRACKS, else `tracks` in the cache folder."""
+    return _named("BENCHCTL_TRACKS") or cache_folder() / "tracks"
+
+
 def weights_folder() -> Path | None:
     """$BENCHCTL_WEIGHTS, if set: where published weights are looked for first."""
     return _named("BENCHCTL_WEIGHTS")

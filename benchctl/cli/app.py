@@ -52,6 +52,7 @@ def _register() -> None:
     from benchctl.cli import (  # noqa: F401  (importing registers)
         data,
         data_flow,
+        data_tracks,
         diagnose,
         doctor,
         listing,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from benchctl.cli.clip_progress import say, shown
 from benchctl.cli.data import data
 from benchctl.cli.options import setting
 from benchctl.errors import DataMissing, UsageError
@@ -18,15 +16,13 @@ from benchctl.folders import cache_folder, data_root, flow_folder
 
 if TYPE_CHECKING:
     from benchctl.data.clip_set import ClipSet
-    from benchctl.data.flow_files import Ended, Estimate, FlowSet
+    from benchctl.data.flow_files import Estimate, FlowSet
     from benchctl.layers.flow import FlowEstimator
 
 Estimator = Annotated[
     Literal["auto", "raft-large", "raft-small", "dis", "farneback"],
     typer.Option("--estimator", help="auto: raft-large where its weights can be had, else dis."),
 ]
-#: without a terminal, so many lines tell of the clips that are done
-_LINES = 20
 
 
 @data.command()
@@ -60,13 +56,13 @@ def flow(
         model = _estimator(estimator, weights)
         flow_set = FlowSet(folder or flow_folder(), model.name, model.weights, stride)
         flow_set.announce(weights)
-        with _shown(total) as show:
+        with shown(total, "flow") as show:
             for ended in make((*clips.train, *clips.test), flow_set, _estimate(model, device)):
                 counts.update({ended.word: 1, "bytes": ended.size_bytes})
                 show(ended)
     except KeyboardInterrupt:
         done = counts["done"] + counts["there"]
-        _say(f"benchctl: interrupted with the flow of {done} of {total} clips done; the same command goes on from there")
+        say(f"benchctl: interrupted with the flow of {done} of {total} clips done; the same command goes on from there")
         raise typer.Exit(130) from None
     _report(clips, flow_set, counts, moved=flow_set.folder != flow_folder())
 
@@ -79,7 +75,7 @@ def _estimator(asked: str, weights: str | None) -> FlowEstimator:
     if weights is not None:
         raise UsageError("whose weights?", where=f"--weights {weights}", fix="name the --estimator too")
     name, why = best_available()
-    _say(f"estimator {name}: {why}")
+    say(f"estimator {name}: {why}")
     return FlowEstimator(name)
 
 
@@ -100,46 +96,6 @@ def _estimate(model: FlowEstimator, device: str) -> Estimate:
     return estimate
 
 
-@contextmanager
-def _shown(total: int) -> Iterator[Any]:
-    """A function that shows each clip as it ends: a bar on a terminal, a line now and then elsewhere; unreadable ones are named."""
-    if not sys.stderr.isatty():
-        yield _Lines(total)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.text import Text
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("flow", total=total)
-
-        def show(ended: Ended) -> None:
-            if ended.word == "unreadable":
-                progress.print(Text(_unreadable(ended), style="red"), soft_wrap=True)
-            progress.advance(task)
-
-        yield show
-
-
-class _Lines:
-    """One line for every twentieth part of the clips, and one for each that is unreadable."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._done, self._every = total, 0, -(-total // _LINES)
-
-    def __call__(self, ended: Ended) -> None:
-        self._done += 1
-        if ended.word == "unreadable":
-            _say(_unreadable(ended))
-        if self._done % self._every == 0 or self._done == self._total:
-            _say(f"[{self._done}/{self._total}] {ended.clip.id}")
-
-
-def _unreadable(ended: Ended) -> str:
-    return f"no flow of {ended.clip.id}: {ended.reason}"
-
-
 def _report(clips: ClipSet, flow_set: FlowSet, counts: Counter[str], *, moved: bool) -> None:
     """The answer; an error where no clip has flow."""
     if not counts["done"] + counts["there"]:
@@ -151,8 +107,4 @@ def _report(clips: ClipSet, flow_set: FlowSet, counts: Counter[str], *, moved: b
         f"{counts['unreadable']} unreadable; {counts['bytes'] / 2**20:,.1f} MiB in {flow_set.path}"
     )
     if moved:
-        _say(f"set BENCHCTL_FLOW={flow_set.folder} so that suites find it")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
+        say(f"set BENCHCTL_FLOW={flow_set.folder} so that suites find it")

@@ -2,32 +2,29 @@
 
 A set is the flow by one estimator with one choice of weights at one stride, a folder `SET` with `about.json`. It holds a file for each
 video, `SET/ab/abcd....npy`: float16 (F, 2, h, w), for every frame i the flow (x, y) from it to frame min(i + stride, F - 1), in pixels
-of h x w: the size of the video, scaled down to a short side of 256 pixels where that is larger. The name is the SHA-256 of the video's
-bytes, so a changed video has no flow, and two data sets share what they have in common.
-
-A file is whole or absent. A video without flow has a note instead, `....txt`, that says why.
+of h x w: the size of the video, scaled down to a short side of 256 pixels where that is larger. How files are named and kept is said in
+`benchctl.data.content_files`.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from benchctl.atomic_file import replacing
 from benchctl.data.clip_set import ClipRecord
+from benchctl.data.content_files import ContentSet, Ended, read_json, writing
 from benchctl.data.decode import ClipInfo, Frames, decode, probe
 from benchctl.data.transforms import interpolated, scaled_size
-from benchctl.errors import BenchctlError, ClipUnreadable, MissingError, ShapeError, UsageError
+from benchctl.errors import ClipUnreadable, MissingError, ShapeError, UsageError
 from benchctl.spec import ClipFlow, FlowEstimatorName
 
 if TYPE_CHECKING:
@@ -46,7 +43,6 @@ _SAMPLED_CLIPS = 8
 #: float16 ends at 65504; no flow is as large
 _LARGEST = 6e4
 _ABOUT = "about.json"
-_VIDEOS = "videos.tsv"
 
 # N pairs of frames, 2 frames of a pair
 #: float32 (N, 2, 3, H, W) of values 0 ... 1 to float32 (N, 2, H, W), flow from the first to the second
@@ -54,11 +50,11 @@ Estimate: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 
 
 @dataclass(frozen=True)
-class FlowSet:
+class FlowSet(ContentSet):
     """One set of flow files; it need not exist yet."""
 
-    #: folder of all sets
-    folder: Path
+    WHAT: ClassVar[str] = "flow"
+
     estimator: FlowEstimatorName
     #: where the estimator's weights come from, as the estimator itself says; None: it has none
     weights: str | None
@@ -69,14 +65,6 @@ class FlowSet:
         """Its folder."""
         identity = json.dumps([FORMAT_VERSION, self.estimator, self.weights, self.stride])
         return self.folder / f"{self.estimator}-stride{self.stride}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
-
-    def file(self, digest: str) -> Path:
-        """The flow of the video with this digest."""
-        return self.path / digest[:2] / f"{digest}.npy"
-
-    def note(self, digest: str) -> Path:
-        """Why the video with this digest has no flow."""
-        return self.file(digest).with_suffix(".txt")
 
     def announce(self, asked: str | None) -> None:
         """Write what the set is, and that its weights were `asked` for under this name, so that `find` finds it.
@@ -93,7 +81,7 @@ class FlowSet:
         }
         if asked in about["asked"]:
             return
-        with _writing(self.path):
+        with writing(self.path, self.WHAT):
             self.path.mkdir(parents=True, exist_ok=True)
             with replacing(self.path / _ABOUT) as file:
                 file.write(json.dumps({**about, "asked": [*about["asked"], asked]}, indent=1).encode())
@@ -120,76 +108,12 @@ def find(folder: Path, flow: ClipFlow, stride: int) -> FlowSet | None:
 
 def _about(file: Path) -> dict[str, Any] | None:
     """What a set says of itself; None: nothing, or nothing that can be read."""
-    try:
-        about = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    known = isinstance(about, dict) and about.get("format") == FORMAT_VERSION and {"estimator", "weights", "stride", "asked"} <= set(about)
+    about = read_json(file)
+    known = about is not None and about.get("format") == FORMAT_VERSION and {"estimator", "weights", "stride", "asked"} <= set(about)
     return about if known else None
 
 
-class VideoDigests:
-    """SHA-256 of videos. What was computed under `folder` before is not again while a file keeps its size and its time of change."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / _VIDEOS
-        self._known: dict[str, tuple[str, str]] = {}
-        try:
-            lines = self._file.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            lines = []
-        for line in lines:
-            fields = line.split("\t")
-            if len(fields) == 3 and len(fields[0]) == 64:  # not a line that was cut short
-                self._known[fields[2]] = (fields[0], fields[1])
-
-    def of(self, path: Path, *, remember: bool = False) -> str:
-        """The digest of `path`; `remember` writes it down for later.
-
-        Raises:
-            OSError: the video cannot be read.
-            MissingError: the folder cannot be written.
-        """
-        state = path.stat()
-        stamp, name = f"{state.st_size} {state.st_mtime_ns}", json.dumps(str(path.absolute()))
-        digest, known = self._known.get(name, ("", ""))
-        if known == stamp:
-            return digest
-        with path.open("rb") as video:
-            digest = hashlib.file_digest(video, "sha256").hexdigest()
-        self._known[name] = (digest, stamp)
-        if remember:
-            with _writing(self._file), self._file.open("a", encoding="utf-8") as file:
-                file.write(f"{digest}\t{stamp}\t{name}\n")
-        return digest
-
-
-def without_flow(flow_set: FlowSet, clips: Sequence[ClipRecord]) -> int:
-    """How many of `clips` still need flow. Those that were found unreadable, or cannot be read now, do not."""
-    digests = VideoDigests(flow_set.folder)
-    missing = 0
-    for clip in clips:
-        try:
-            digest = digests.of(clip.path)
-        except OSError:
-            continue  # the loader names it
-        missing += not (flow_set.file(digest).is_file() or flow_set.note(digest).is_file())
-    return missing
-
-
 # ---- making ----
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What became of one clip."""
-
-    clip: ClipRecord
-    #: `there`: it was before
-    word: Literal["done", "there", "unreadable"]
-    size_bytes: int = 0
-    #: why it is unreadable
-    reason: str = ""
 
 
 def make(clips: Sequence[ClipRecord], flow_set: FlowSet, estimate: Estimate) -> Iterator[Ended]:
@@ -199,22 +123,11 @@ def make(clips: Sequence[ClipRecord], flow_set: FlowSet, estimate: Estimate) -> 
         MissingError: the folder cannot be written, or the disk has too little space for what is estimated to come.
         ShapeError: the estimator cannot take the first clip; a later one is only left out.
     """
-    any_flow = False
     todo: dict[str, list[ClipRecord]] = {}
-    with _writing(flow_set.folder):
-        flow_set.path.mkdir(parents=True, exist_ok=True)
-    digests = VideoDigests(flow_set.folder)
-    for clip in clips:
-        try:
-            digest = digests.of(clip.path, remember=True)
-        except OSError as error:
-            yield Ended(clip, "unreadable", reason=error.strerror or str(error))
-            continue
-        if flow_set.file(digest).is_file():
-            any_flow = True
-            yield Ended(clip, "there", flow_set.file(digest).stat().st_size)
-        else:
-            todo.setdefault(digest, []).append(clip)
+    any_flow = False
+    for known in flow_set.by_content(clips, todo):
+        any_flow |= known.word == "there"
+        yield known
     _check_space(flow_set, [same[0] for same in todo.values()])
     for digest, same in todo.items():
         try:
@@ -222,33 +135,23 @@ def make(clips: Sequence[ClipRecord], flow_set: FlowSet, estimate: Estimate) -> 
         except ShapeError as error:
             if not any_flow:
                 raise ShapeError(error.what, where=same[0].id, fix=error.fix) from None
-            ended = _noted(same[0], digest, flow_set, error)
+            ended = flow_set.noted(same[0], digest, error)
         any_flow |= ended.word == "done"
         yield ended
-        for clip in same[1:]:  # copies of one video
-            yield Ended(clip, "there" if ended.word == "done" else ended.word, reason=ended.reason)
+        yield from ended.of_copies(same[1:])
 
 
 def _made(clip: ClipRecord, digest: str, flow_set: FlowSet, estimate: Estimate) -> Ended:
     file = flow_set.file(digest)
-    with _writing(file):
+    with writing(file, flow_set.WHAT):
         file.parent.mkdir(exist_ok=True)
         try:
             with replacing(file) as out:
                 _write(clip.path, out, flow_set.stride, estimate)
         except ClipUnreadable as error:
-            return _noted(clip, digest, flow_set, error)
+            return flow_set.noted(clip, digest, error)
         flow_set.note(digest).unlink(missing_ok=True)
         return Ended(clip, "done", file.stat().st_size)
-
-
-def _noted(clip: ClipRecord, digest: str, flow_set: FlowSet, error: BenchctlError) -> Ended:
-    """Write down why a clip has no flow."""
-    reason = f"{error.what}; {error.fix}" if error.fix else error.what
-    note = flow_set.note(digest)
-    with _writing(note), replacing(note) as out:
-        out.write(reason.encode())
-    return Ended(clip, "unreadable", reason=reason)
 
 
 def _write(path: Path, out: BinaryIO, stride: int, estimate: Estimate) -> None:
@@ -321,14 +224,3 @@ def _check_space(flow_set: FlowSet, clips: Sequence[ClipRecord]) -> None:
     if needed > free:
         what = f"the flow of {len(clips)} clips needs about {needed / 2**30:,.2f} GiB, and {free / 2**30:,.2f} GiB are free"
         raise MissingError(what, where=str(flow_set.folder), fix="free space there, or name another --folder")
-
-
-@contextmanager
-def _writing(place: Path) -> Iterator[None]:
-    """Turns an OSError inside it into one line about `place`."""
-    try:
-        yield
-    except OSError as error:
-        fix = "free space there" if error.errno == errno.ENOSPC else "make it a folder that can be written"
-        what = f"flow cannot be written: {error.strerror or error}"
-        raise MissingError(what, where=str(place), fix=f"{fix}, or name another --folder") from error

@@ -6,12 +6,8 @@ the frames it repeats at a clip's end included, and no other sampling does.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,11 +15,12 @@ import numpy as np
 
 from benchctl import lookup
 from benchctl.data.clip_set import ClipRecord
-from benchctl.data.flow_files import find, without_flow
+from benchctl.data.content_files import digest_of, listed, typed_command
+from benchctl.data.flow_files import find
 from benchctl.data.sampling import Indices
 from benchctl.data.transforms import Flow
 from benchctl.errors import ClipUnreadable, DataMissing, UsageError
-from benchctl.folders import data_root, flow_folder
+from benchctl.folders import flow_folder
 from benchctl.spec import ClipFlow, DatasetRef
 
 
@@ -46,7 +43,7 @@ class PrecomputedFlow:
     def require(self, clips: Sequence[ClipRecord]) -> None:
         """Raise DataMissing where some of `clips` have no flow; it says with which command they get it."""
         flow_set = find(self.folder, self.flow, self.stride)
-        missing = without_flow(flow_set, clips) if flow_set else len(clips)
+        missing = flow_set.missing(clips) if flow_set else len(clips)
         if missing:
             what = f"{missing} of {len(clips)} clips have no flow ({self.flow.estimator}, stride {self.stride}) under {self.folder}"
             raise DataMissing(what, fix=f"run '{self._command()}'")
@@ -67,7 +64,7 @@ class PrecomputedFlow:
             fix = f"set 'sampling: dense' and 'frame_stride: {self.stride}' in the recipe"
             raise UsageError(f"precomputed flow fits dense sampling with stride {self.stride} only", fix=fix)
         flow_set = find(self.folder, self.flow, self.stride)
-        file = flow_set.file(_digest(clip.path)) if flow_set else self.folder
+        file = flow_set.file(digest_of(clip.path)) if flow_set else self.folder
         try:
             stored = np.load(file, mmap_mode="r")
         except (OSError, ValueError, EOFError) as error:
@@ -82,17 +79,10 @@ class PrecomputedFlow:
 
     def _command(self) -> str:
         """What makes it, as typed."""
-        defaults = lookup.load("dataset", self.dataset.name).Options().model_dump(mode="json")
-        words = ["benchctl", "data", "flow", self.dataset.name]
-        for key, value in self.dataset.options.items():
-            if value != defaults.get(key):
-                words += ["--set", f"{key}={_typed(value)}"]
-        if self.dataset.root is not None:
-            words += ["--root", self.dataset.root]
-        words += ["--estimator", self.flow.estimator, "--stride", str(self.stride)]
+        words = ["--estimator", self.flow.estimator, "--stride", str(self.stride)]
         if self.flow.weights is not None:
             words += ["--weights", self.flow.weights]
-        return shlex.join(words)
+        return typed_command("flow", self.dataset, words)
 
 
 @dataclass(frozen=True)
@@ -132,28 +122,5 @@ def flow_source(flow: ClipFlow, dataset: DatasetRef, stride: int) -> FlowSource:
 
 def check_flow(flow: ClipFlow, stride: int, dataset: DatasetRef, root: Path) -> None:
     """Raise DataMissing where clips of the data set at `root` have no flow."""
-    module = lookup.load("dataset", dataset.name)
-    clips = module.load(root, module.Options.model_validate(dataset.options))
-    base = data_root()
-    if base is None or root != base / dataset.name:
-        dataset = dataset.model_copy(update={"root": str(root)})  # for the command that makes it
-    flow_source(flow, dataset, stride).require((*clips.train, *clips.test))
-
-
-def _typed(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a video that this process may have read before."""
-    try:
-        state = path.stat()
-        return _digest_of(path, state.st_size, state.st_mtime_ns)
-    except OSError as error:
-        raise ClipUnreadable(error.strerror or str(error), where=str(path)) from error
-
-
-@cache
-def _digest_of(path: Path, _size: int, _changed: int) -> str:
-    with path.open("rb") as video:
-        return hashlib.file_digest(video, "sha256").hexdigest()
+    located, clips = listed(dataset, root)
+    flow_source(flow, located, stride).require(clips)

@@ -16,6 +16,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from benchctl.data import clip_set, manifest
 from benchctl.data.clip_set import ClipRecord, ClipSet, Split
 from benchctl.data.encode import write_mp4
 from benchctl.data.shape_scene import CLASSES, draw_scene
+from benchctl.data.tracks import scaled
 from benchctl.errors import ClipUnreadable, DataMissing, MissingError, UsageError
 from benchctl.spec import DatasetRef, Vocabulary
 
@@ -132,6 +134,27 @@ def exact_flow(clip: ClipRecord, indices: Sequence[int]) -> npt.NDArray[np.float
     for pair, (first, second) in enumerate(itertools.pairwise(indices)):
         found[pair] = _followed(flow[first:second], exists[first:second])
     return found
+
+
+def exact_tracks(clip: ClipRecord) -> npt.NDArray[np.float32]:
+    """Point tracks through all frames of the file: (F, 32, 3), x and y from -1 (left, top) to 1, and 1 where visible, else 0.
+
+    Raises:
+        ClipUnreadable: the file beside the clip that holds them, or the data set's description, is missing or torn.
+    """
+    try:
+        with np.load(clip.path.with_suffix(".npz")) as truth:
+            tracks = truth["tracks"]
+        size = _side(clip.path.parent.parent / _META)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ClipUnreadable(f"no exact tracks beside it ({type(error).__name__})", where=str(clip.path.with_suffix(".npz"))) from error
+    return scaled(tracks, size, size)
+
+
+@cache
+def _side(meta: Path) -> int:
+    """Side of a frame in pixels."""
+    return int(json.loads(meta.read_text(encoding="utf-8"))["options"]["size"])
 
 
 def _followed(flow: npt.NDArray[np.float32], exists: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:

@@ -3,8 +3,9 @@
 Source: "When Spatial meets Temporal in Action Recognition" (Chen, Wang, Chen, Gedeon and Koniusz), section 3.1, equations 1 to 5.
 
 Reading. T* N^2 frames are read of a video: spread over all of it where it is longer, with frames repeated in order where it is shorter
-(both are what sampling by segments does, which takes every frame once where there are as many as are asked for). Each is augmented as a whole frame and then made small, so that N x N of them fill a frame
-of the model's size; resizing and cropping are one interpolation here, whose result is the small frame itself. The layer only rearranges.
+(both are what sampling by segments does, which takes every frame once where there are as many as are asked for). Each is augmented as a
+whole frame and then made small, so that N x N of them fill a frame of the model's size; resizing and cropping are one interpolation here,
+whose result is the small frame itself. The layer only rearranges.
 """
 
 from __future__ import annotations

@@ -12,9 +12,10 @@ import torch
 
 from benchctl.data import flow_files
 from benchctl.data.clip_set import ClipRecord
+from benchctl.data.content_files import Ended, VideoDigests
 from benchctl.data.decode import decode, probe
 from benchctl.data.encode import write_mp4
-from benchctl.data.flow_files import Ended, FlowSet, VideoDigests, find, make, without_flow
+from benchctl.data.flow_files import FlowSet, find, make
 from benchctl.data.transforms import interpolated
 from benchctl.errors import MissingError, ShapeError, UsageError
 from benchctl.spec import ClipFlow
@@ -99,14 +100,14 @@ def test_frames_are_scaled_down_and_never_up(tmp_path: Path, flow_set: FlowSet, 
 def test_the_same_again_does_nothing_and_a_changed_video_is_another(
     clips: list[ClipRecord], flow_set: FlowSet, textured_frames: Callable[..., np.ndarray]
 ) -> None:
-    assert without_flow(flow_set, clips) == 3
+    assert flow_set.missing(clips) == 3
     words(clips, flow_set)
-    assert without_flow(flow_set, clips) == 0
+    assert flow_set.missing(clips) == 0
     before = {p: p.stat().st_mtime_ns for p in flow_set.path.rglob("*")}
     assert words(clips, flow_set) == ["there"] * 3
     assert {p: p.stat().st_mtime_ns for p in flow_set.path.rglob("*")} == before
     write_mp4(clips[1].path, textured_frames(9, seed=7), fps=10)
-    assert without_flow(flow_set, clips) == 1
+    assert flow_set.missing(clips) == 1
     assert words(clips, flow_set) == ["there", "there", "done"]
     # what a video shows does not depend on its name
     shutil.copy(clips[1].path, clips[1].path.with_name("copy.mp4"))
@@ -138,7 +139,7 @@ def test_unreadable_clips_are_named_and_the_rest_goes_on(clips: list[ClipRecord]
         "2.mp4": ("done", ""),
     }
     # there is nothing to make for them
-    assert without_flow(flow_set, clips) == 0
+    assert flow_set.missing(clips) == 0
     assert words(clips, flow_set) == ["unreadable", "there", "unreadable"]
 
 
@@ -149,7 +150,7 @@ def test_frames_that_the_estimator_cannot_take(clips: list[ClipRecord], flow_set
     # all of them, most likely: nothing is written
     with pytest.raises(ShapeError, match=r"0.mp4: needs frames of 128 pixels, not 48; use the estimator dis"):
         list(make(clips, flow_set, too_small))
-    assert without_flow(flow_set, clips) == 3
+    assert flow_set.missing(clips) == 3
     # one among others is left out
     words(clips[:1], flow_set)
     assert words(clips, flow_set, too_small) == ["there", "unreadable", "unreadable"]

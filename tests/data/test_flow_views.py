@@ -13,8 +13,9 @@ import torch
 
 from benchctl.data import list_file, loading, motion_shapes
 from benchctl.data.clip_set import ClipRecord, ClipSet
+from benchctl.data.content_files import VideoDigests
 from benchctl.data.encode import write_mp4
-from benchctl.data.flow_files import FlowSet, VideoDigests, make
+from benchctl.data.flow_files import FlowSet, make
 from benchctl.data.flow_views import ExactFlow, PrecomputedFlow, check_flow
 from benchctl.data.loading import LoadSettings, UnreadableLog, train_batches
 from benchctl.data.sampling import eval_indices, train_indices
