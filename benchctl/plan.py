@@ -231,7 +231,8 @@ def expand(loaded: LoadedSuite, data: Sources = NO_DATA, checks: Checks = NO_CHE
                 "recipe": resolved.recipe,
                 "memory_cap_bytes": round(suite.memory_cap_gib * 2**30) if suite.memory_cap_gib else None,
             }
-            for cell in _tasks(suite, common, data):
+            start = resolver.start(method[1], common) if suite.pretraining else None
+            for cell in _tasks(suite, common, start, data):
                 cells.setdefault(cell.id, cell)
     return Plan(suite, tuple(cells.values()), data)
 
@@ -346,6 +347,20 @@ class _Resolver:
         options = {name: resolved[name] for name in sorted(ref.options) if resolved[name] != preset[name]}
         return _Resolved(config, resolved, options or None, recipe)
 
+    def start(self, ref: MethodRef, common: dict[str, Any]) -> dict[str, Any]:
+        """The fields of the cell that training starts from, but for its seed and its data; `common` are those of the training."""
+        suite = self._loaded.suite
+        asked = suite.pretraining
+        assert asked is not None, "asked for where there is one"
+        if asked.options:
+            changed = MethodRef(name=ref.name, options={**ref.options, **asked.options})
+            method = self.method(("pretraining",), changed)
+            common = {**common, "config": method.config_json, "options": method.options}
+        changes = {**suite.recipe.model_dump(exclude_unset=True), "train_only": "all", **asked.recipe.model_dump(exclude_unset=True)}
+        recipe = Recipe.model_validate({**common["recipe"].model_dump(), **changes})
+        task: Task = "pretrain" if asked.objective == "reconstruction" else "train"
+        return {**common, "recipe": recipe, "task": task, "budget": asked.budget}
+
     def shape(self, location: Location, method: _Resolved, shape: ClipShape, attention: Any) -> Any:
         """The attention backend; raises where the method cannot take the shape or the backend."""
         key = (id(method), shape, attention)
@@ -440,11 +455,11 @@ def _matching(ref: MethodRef) -> list[MethodRef]:
     return [ref.model_copy(update={"name": name}) for name in names] or [ref]
 
 
-def _tasks(suite: Suite, common: dict[str, Any], data: Sources) -> Iterator[Cell]:
-    """The cells of one method at one shape, each behind those that it needs."""
+def _tasks(suite: Suite, common: dict[str, Any], starting: dict[str, Any] | None, data: Sources) -> Iterator[Cell]:
+    """The cells of one method at one shape, each behind those that it needs; `starting` is what it starts from."""
     for seed, share in itertools.product(suite.seeds, suite.train_fraction):
         given = {**common, "seed": seed}
-        start = _start(suite, given, data)
+        start = Cell(seed=seed, **starting, **_about(suite, data.for_start)) if starting else None
         if start is not None:
             yield start
         trained: Cell | None = None
@@ -464,17 +479,6 @@ def _tasks(suite: Suite, common: dict[str, Any], data: Sources) -> Iterator[Cell
 
 #: a checkpoint is written before it is evaluated
 _TASK_ORDER: tuple[Task, ...] = ("profile", "train", "evaluate")
-
-
-def _start(suite: Suite, given: dict[str, Any], data: Sources) -> Cell | None:
-    """The cell that training starts from."""
-    asked = suite.pretraining
-    if asked is None:
-        return None
-    changes = {**suite.recipe.model_dump(exclude_unset=True), "train_only": "all", **asked.recipe.model_dump(exclude_unset=True)}
-    recipe = Recipe.model_validate({**given["recipe"].model_dump(), **changes})
-    task: Task = "pretrain" if asked.objective == "reconstruction" else "train"
-    return Cell(task=task, **{**given, "recipe": recipe}, **_about(suite, data.for_start), budget=asked.budget)
 
 
 def _about(suite: Suite, source: DataSource | None) -> dict[str, Any]:

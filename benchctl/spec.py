@@ -46,6 +46,8 @@ Measure = Literal["memory", "flops", "params", "latency"]
 FlowEstimatorName = Literal["raft-large", "raft-small", "dis", "farneback"]
 #: CoTracker3 (Karaev et al. 2024), as its authors' package has it; pyramidal Lucas-Kanade (Bouguet 2001), as OpenCV has it
 TrackEstimatorName = Literal["cotracker3", "lucas-kanade"]
+#: who gives tracks; `exact`: the data set carries them
+TrackSourceName = Literal["cotracker3", "lucas-kanade", "exact"]
 #: what a video holds: colour, or the distance of each pixel
 Modality = Literal["rgb", "depth"]
 
@@ -177,8 +179,7 @@ class ClipFlow(Vocabulary):
 class ClipTracks(Vocabulary):
     """Point tracks that come with a clip: `frames` x `points` x (x, y, visible)."""
 
-    #: who estimated them beforehand; `exact`: the data set carries them
-    estimator: TrackEstimatorName | Literal["exact"]
+    estimator: TrackSourceName
     frames: Count
     points: Count
 
@@ -306,6 +307,8 @@ class Pretraining(Vocabulary):
     budget: Budget
     #: default: the suite's. With `classes` it is another one: the head is left behind
     dataset: Annotated[tuple[DatasetRef, ...], _one_or_more(DatasetRef | str)] = ()
+    #: options of the method that differ from those of the cell that starts from it
+    options: dict[str, Any] = Field(default_factory=dict)
     #: keys that differ from the recipe that the suite gives the method
     recipe: SerializeAsAny[RecipeChanges] = Field(default_factory=RecipeChanges)
 

@@ -68,7 +68,10 @@ def start(model: nn.Module, cell: Cell, file: Path) -> str:
     except RuntimeError as problem:
         what = " ".join(str(problem).split())[:200]
         raise BenchctlError(f"does not fit '{cell.method}': {what}", where=str(file), fix="train it again with --fresh") from None
-    if (missing := set(found.missing_keys) - head) or found.unexpected_keys:
+    # what a model has beyond what it starts from, it says
+    added = tuple(getattr(model, "added_to_start", ()))
+    missing = {name for name in found.missing_keys if name not in head and not (added and name.startswith(added))}
+    if missing or found.unexpected_keys:
         what = ", ".join(sorted({*missing, *found.unexpected_keys})[:3])
         raise BenchctlError(f"does not fit '{cell.method}': {what}", where=str(file), fix="train it again with --fresh")
     return f"from {words}, classifier random"

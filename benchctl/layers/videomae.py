@@ -74,7 +74,16 @@ class VideoMAE(nn.Module):
 
     def forward(self, clip_BTCHW: Tensor) -> Tensor:
         """Clips to logits (B, classes)."""
-        logits: Tensor = self.video(self.input(clip_BTCHW)).logits
+        return self.judge(self.features(clip_BTCHW))
+
+    def features(self, clip_BTCHW: Tensor) -> Tensor:
+        """Tokens of the clip: (B, K, C)."""
+        tokens: Tensor = self.video.videomae(self.input(clip_BTCHW)).last_hidden_state
+        return tokens
+
+    def judge(self, tokens_BKC: Tensor) -> Tensor:
+        """(B, K, C) to logits (B, classes)."""
+        logits: Tensor = self.video.classifier(self.video.fc_norm(tokens_BKC.mean(1)))
         return logits
 
     def load(self, hub_id: str) -> None:
