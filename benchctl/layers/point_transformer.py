@@ -67,10 +67,14 @@ class TrackTokens(nn.Module):
 
 
 def velocities(tracks_BTN3: Tensor) -> Tensor:
-    """X and y of each frame less those of the frame before, 0 in the first one; and whether the point is visible: (B, T, N, 3)."""
+    """How fast each point moves, and whether it is visible: (B, T, N, 3).
+
+    x and y are the step from the frame before, 0 in the first one, times the number of frames: a velocity per clip, whose size does not
+    depend on how many frames of it are tracked.
+    """
     places = tracks_BTN3[..., :2]
     steps = torch.cat([torch.zeros_like(places[:, :1]), places.diff(dim=1)], dim=1)
-    return torch.cat([steps, tracks_BTN3[..., 2:]], dim=-1)
+    return torch.cat([steps * places.shape[1], tracks_BTN3[..., 2:]], dim=-1)
 
 
 class PointTransformer(nn.Module):

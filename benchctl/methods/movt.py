@@ -5,8 +5,9 @@ Source: "It's a Matter of Time: Three Lessons on Long-Term Motion for Perception
 Reading. The paper names the parts and not their sizes. These meet its numbers: width 256, 4 blocks, MLP 1536, 8 heads; an MLP of 256 for
 velocities and of 64 for the mean position, a 1 x 1 convolution over time, a two-layer head. 4.563 M parameters (printed 4.56) with
 Jester's 27 classes, and 0.300 / 0.395 / 0.522 G MACs at 4 / 16 / 32 frames of 60 points (printed 0.30 / 0.39 / 0.52). A velocity is the
-step from the frame before; the first frame has none: 0. Invisible points are tokens like others, as in the paper; that they are invisible
-is one of their three values.
+step from the frame before, per clip; the first frame has none: 0. With the maximum over time, the order in which a point has its
+velocities means nothing: what turns is told from what turns back by several points of it. Invisible points are tokens like others, as in
+the paper; that they are invisible is one of their three values.
 
 A cell's frames are the frames that are tracked; its resolution means nothing, since no pixel is read. For regression the same head gives
 a number for each target.

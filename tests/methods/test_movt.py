@@ -59,9 +59,9 @@ def test_late_fusion_costs_what_both_cost():
 
 
 def test_velocities_worked_example():
-    """One point that stays, then moves by (0.5, -0.25), then is hidden."""
+    """One point that stays, then moves by (0.5, -0.25) in one of four frames, then is hidden."""
     track = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.5, -0.25, 1.0], [0.5, -0.25, 0.0]])[None, :, None]
-    expected = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.5, -0.25, 1.0], [0.0, 0.0, 0.0]])[None, :, None]
+    expected = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [2.0, -1.0, 1.0], [0.0, 0.0, 0.0]])[None, :, None]
     assert torch.equal(velocities(track), expected)
 
 
