@@ -89,10 +89,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "mlp_width": 384,
         "tracks": "lucas-kanade",
         "points": 32,
-        "point_width": 64,
-        "point_layers": 2,
+        "point_width": 96,
+        "point_layers": 3,
         "point_heads": 4,
-        "point_mlp_width": 128,
+        "point_mlp_width": 192,
     },
 }
 
