@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine": VOCABULARY | {"methods", "data", "metrics", "probes"},
     "store": VOCABULARY,
     "report": VOCABULARY | {"store"},
-    "visualize": VOCABULARY | {"methods", "data", "layers"},
+    "visualize": VOCABULARY | {"methods", "data", "layers", "metrics"},
     "run": VOCABULARY | {"plan", "store", "benchctl"},
 }
 #: the only module of `run` that reaches the engine
@@ -41,7 +41,7 @@ THIRD_PARTIES: dict[str, tuple[str, ...]] = {
     "torch": ("layers/", "methods/", "data/", "metrics/", "probes/", "engine/", "visualize/"),
     "timm": ("layers/", "methods/"),
     "torchvision": ("layers/", "methods/"),
-    "cv2": ("layers/", "data/tracks.py"),
+    "cv2": ("layers/", "data/tracks.py", "data/track_files.py"),
     "sklearn": ("visualize/",),
     "transformers": ("layers/", "methods/"),
     "cotracker": ("data/tracks.py",),

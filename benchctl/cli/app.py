@@ -54,6 +54,8 @@ def _register() -> None:
         data_flow,
         data_tracks,
         diagnose,
+        diagnose_cascade,
+        diagnose_weights,
         doctor,
         listing,
         plan,
@@ -63,7 +65,9 @@ def _register() -> None:
         schema,
         visualize,
         visualize_attention,
+        visualize_features,
         visualize_models,
+        visualize_tracks,
     )
 
 

@@ -32,6 +32,8 @@ class ClipRecord:
     split: Split
     #: a number for each of the set's targets
     values: tuple[float, ...] = ()
+    #: the video that the clip was cut from, with which it is judged; empty: it is one by itself
+    video: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class ClipSet:
     test: tuple[ClipRecord, ...]
     #: whether a mirrored clip keeps its class
     flip_safe: bool
-    #: SHA-256 over (id, label, split, file size) of every clip, sorted
+    #: SHA-256 over (id, label, split, file size) of every clip, and its values and video where it has them, sorted
     fingerprint: str
     #: ids that the list names and the folder lacks; they are in no split
     missing: tuple[str, ...] = ()
@@ -98,6 +100,9 @@ class Row:
     label: int
     split: Split
     where: str
+    #: as `ClipRecord` has them
+    values: tuple[float, ...] = ()
+    video: str = ""
 
 
 def locate(ref: DatasetRef, data_root: Path | None) -> Path | None:
@@ -106,27 +111,35 @@ def locate(ref: DatasetRef, data_root: Path | None) -> Path | None:
     return folder if folder is not None and folder.is_dir() else None
 
 
-def clip_set(name: str, root: Path, classes: Sequence[str], rows: Iterable[Row], *, flip_safe: bool) -> ClipSet:
+def clip_set(
+    name: str, root: Path, classes: Sequence[str], rows: Iterable[Row], *, flip_safe: bool, targets: tuple[str, ...] = ()
+) -> ClipSet:
     """Check `rows` and look up their files under `root`.
 
-    A file that is missing is named in the result. It is an error only when nothing is left.
+    A file that is missing is named in the result. It is an error only when nothing is left. With `targets` there are no classes.
 
     Raises:
         DataMissing: no file of the list exists.
-        UsageError: a file is listed twice, a label is outside the classes, or a class has no clip to train on.
+        UsageError: a file is listed twice, a label is outside the classes, a class has no clip to train on, clips of one video differ
+            in what they are or are in both splits, or a target is the same for all clips that are trained on.
     """
     records: list[ClipRecord] = []
     missing: list[str] = []
     seen: dict[str, str] = {}
+    videos: dict[str, Row] = {}
     digest: list[str] = []
     for row in rows:
-        if not 0 <= row.label < len(classes):
+        if not targets and not 0 <= row.label < len(classes):
             raise UsageError(f"label {row.label} is outside the {len(classes)} classes", where=row.where)
         path = Path(os.path.normpath(root / row.file))  # not resolve(): a link keeps the name that the list gives it
-        record = ClipRecord(os.path.relpath(path, root).replace(os.sep, "/"), path, row.label, row.split)
+        record = ClipRecord(os.path.relpath(path, root).replace(os.sep, "/"), path, row.label, row.split, row.values, row.video)
         if record.id in seen:
             raise UsageError(f"'{record.id}' is listed twice", where=row.where, fix=f"it is also at {seen[record.id]}; remove one")
         seen[record.id] = row.where
+        first = videos.setdefault(row.video, row) if row.video else row
+        if (first.label, first.split, first.values) != (row.label, row.split, row.values):
+            what = f"video '{row.video}' is something else, or in the other split, at {first.where}"
+            raise UsageError(what, where=row.where, fix="give all its clips one split and one class, or the same numbers")
         try:
             size = path.stat().st_size
         except (FileNotFoundError, NotADirectoryError):
@@ -136,12 +149,16 @@ def clip_set(name: str, root: Path, classes: Sequence[str], rows: Iterable[Row],
             what = f"'{record.id}' cannot be looked up: {getattr(error, 'strerror', None) or error}"
             raise DataMissing(what, where=row.where, fix="repair this line, or the file's permissions") from error
         records.append(record)
-        digest.append(f"{record.id}\0{record.label}\0{record.split}\0{size}")
+        more = "".join(f"\0{value!r}" for value in row.values) + (f"\0video {row.video}" if row.video else "")
+        digest.append(f"{record.id}\0{record.label}\0{record.split}\0{size}{more}")
     if not records:
         what = f"none of the {len(missing)} listed clips exists" if missing else "the list names no clip to train or test on"
         raise DataMissing(what, where=str(root), fix="put the videos there, or set BENCHCTL_DATA to the folder that holds them")
     train = tuple(r for r in records if r.split == "train")
-    _check_classes(name, root, classes, train, missing)
+    if targets:
+        _check_targets(root, targets, train)
+    else:
+        _check_classes(name, root, classes, train, missing)
     return ClipSet(
         name=name,
         classes=tuple(classes),
@@ -150,7 +167,17 @@ def clip_set(name: str, root: Path, classes: Sequence[str], rows: Iterable[Row],
         flip_safe=flip_safe,
         fingerprint=hashlib.sha256("\n".join(sorted(digest)).encode()).hexdigest(),
         missing=tuple(missing),
+        targets=targets,
     )
+
+
+def _check_targets(root: Path, targets: Sequence[str], train: Sequence[ClipRecord]) -> None:
+    if not train:
+        raise UsageError("no clip to train on", where=str(root), fix="give some the training split")
+    for index, target in enumerate(targets):
+        if len({record.values[index] for record in train}) == 1:
+            what = f"'{target}' is {train[0].values[index]:g} for all clips that are trained on: there is nothing to learn"
+            raise UsageError(what, where=str(root), fix="leave it out of the targets")
 
 
 def _check_classes(name: str, root: Path, classes: Sequence[str], train: Sequence[ClipRecord], missing: Sequence[str]) -> None:

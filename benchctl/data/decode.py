@@ -6,6 +6,8 @@ lists, without an error. `probe` settles this once per file, and `decode` follow
 
 A file is readable when every frame its container announces decodes without an error and without a damage flag. H.264, MPEG-4 and
 AV1 decoders flag most damage inside a frame; VP9 and HEVC decoders flag none, so changed bytes in such a file can go unnoticed.
+
+Files that end in `.bin` are depth clips (`benchctl.data.depth`), of one channel.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from benchctl.data import depth
 from benchctl.data.time_limit import Deadline, within
 from benchctl.errors import ClipUnreadable, MissingError
 
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-Decoder = Literal["decord", "pyav"]
+Decoder = Literal["decord", "pyav", "depth"]
 Frames = npt.NDArray[np.uint8]
 
 #: seconds after which a clip counts as unreadable
@@ -81,7 +84,8 @@ def probe(path: Path | str, *, time_limit_seconds: float = TIME_LIMIT_SECONDS) -
         ClipUnreadable: empty, no video, cut short, damaged, or not decoded within `time_limit_seconds`.
     """
     path = Path(path)
-    return within(time_limit_seconds, path, lambda deadline: _probe(path, deadline))
+    probing = _probe_depth if path.suffix.lower() == depth.SUFFIX else _probe
+    return within(time_limit_seconds, path, lambda deadline: probing(path, deadline))
 
 
 def decode(
@@ -92,7 +96,9 @@ def decode(
     info: ClipInfo | None = None,
     time_limit_seconds: float = TIME_LIMIT_SECONDS,
 ) -> Frames:
-    """Frames of `path`, uint8 RGB (T, H, W, 3), upright. `indices` may repeat and come in any order.
+    """Frames of `path`, upright: uint8 RGB (T, H, W, 3), or (T, H, W, 1) of depth, the clip's largest being 255 and no reading 0.
+
+    `indices` may repeat and come in any order.
 
     Without `info` the file is probed first. `auto` is `info.decoder`. The clip is opened, read and closed inside this call, so
     nothing crosses a fork.
@@ -108,13 +114,40 @@ def decode(
     if asked.ndim != 1:
         raise IndexError(f"indices must be one-dimensional, not {asked.shape}")
     if asked.size == 0:
-        return np.empty((0, info.height, info.width, 3), np.uint8)
+        return np.empty((0, info.height, info.width, 1 if info.decoder == "depth" else 3), np.uint8)
     if asked.min() < 0 or asked.max() >= info.frames:
         raise IndexError(f"{path}: frames {asked.min()} to {asked.max()} asked for, 0 to {info.frames - 1} exist")
     wanted, back = np.unique(asked, return_inverse=True)
-    read = _decord_frames if (info.decoder if decoder == "auto" else decoder) == "decord" else _pyav_frames
+    read = {"decord": _decord_frames, "pyav": _pyav_frames, "depth": _depth_frames}[info.decoder if decoder == "auto" else decoder]
     frames = within(time_limit_seconds, path, lambda deadline: read(info, wanted, deadline))
     return np.ascontiguousarray(frames[back])
+
+
+# ---- depth ----
+
+
+def _probe_depth(path: Path, deadline: Deadline) -> ClipInfo:
+    deadline.check()
+    size = depth.read_size(path)
+    return ClipInfo(
+        path=path,
+        frames=size.frames,
+        fps=depth.FRAMES_PER_SECOND,
+        width=size.width,
+        height=size.height,
+        codec="depth",
+        rotation=0,
+        duration_seconds=size.frames / depth.FRAMES_PER_SECOND,
+        decoder="depth",
+    )
+
+
+def _depth_frames(info: ClipInfo, wanted: npt.NDArray[np.int64], deadline: Deadline) -> Frames:
+    """Frames `wanted` (sorted, distinct) of a depth clip."""
+    deadline.check()
+    if depth.read_size(info.path) != depth.DepthSize(info.frames, info.width, info.height):
+        raise ClipUnreadable("its size is another than when it was probed", where=str(info.path))
+    return depth.read_frames(info.path, wanted)
 
 
 # ---- PyAV ----

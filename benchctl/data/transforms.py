@@ -4,6 +4,8 @@ Training draws the short side between 256 and 320 pixels for a crop of 224, and 
 Zisserman, 2014; SlowFast). Testing resizes the short side to the crop, as TimeSformer's and VideoMAE's published protocols do, and
 takes the centre, or three crops along the longer side. Resizing is bilinear with antialiasing.
 
+Frames of depth have one channel, and are normalised by the means of the three that RGB is normalised by.
+
 Optical flow that comes with a clip goes the way of its frames, as two more channels of the same tensor: resizing multiplies x by the
 horizontal scale and y by the vertical one, a mirror negates x. It may be stored at another size than the frames.
 """
@@ -48,10 +50,10 @@ def train_view(
     flip: bool = False,
     flow: Flow | None = None,
 ) -> torch.Tensor:
-    """A random crop at a random scale, flipped half the time where `flip`: uint8 (T, H, W, 3) to float32 (T, 3, R, R).
+    """A random crop at a random scale, flipped half the time where `flip`: uint8 (T, H, W, C) to float32 (T, C, R, R).
 
-    One crop, scale and flip for all frames of the clip. With `flow` (T, 2, h, w), in pixels of h x w, it is (T, 5, R, R): channels 3
-    and 4 are the flow in pixels of the view. What is drawn from `rng` is the same with and without.
+    C is 3 for RGB, 1 for depth. One crop, scale and flip for all frames of the clip. With `flow` (T, 2, h, w), in pixels of h x w,
+    it is (T, C + 2, R, R): the last two channels are the flow in pixels of the view. What is drawn from `rng` is the same with and without.
     """
     low, high = (round(resolution * ratio) for ratio in _JITTER)
     clip = _resized(frames, int(rng.integers(low, high, endpoint=True)), flow)
@@ -59,14 +61,14 @@ def train_view(
     left = int(rng.integers(clip.shape[3] - resolution, endpoint=True))
     view = clip[:, :, top : top + resolution, left : left + resolution]
     if flip and rng.random() < 0.5:
-        view = _mirrored(view)
-    return _normalised(view, normalisation)
+        view = _mirrored(view, frames.shape[-1])
+    return _normalised(view, frames.shape[-1], normalisation)
 
 
 def eval_views(
     frames: Frames, resolution: int, normalisation: Normalisation, crops: Literal[1, 3], *, flow: Flow | None = None
 ) -> torch.Tensor:
-    """The centre crop, or three along the longer side: uint8 (T, H, W, 3) to float32 (crops, T, 3, R, R); 5 channels with `flow`."""
+    """The centre crop, or three along the longer side: uint8 (T, H, W, C) to float32 (crops, T, C, R, R); C + 2 channels with `flow`."""
     import torch
 
     clip = _resized(frames, resolution, flow)
@@ -76,7 +78,7 @@ def eval_views(
         clip[:, :, top : top + resolution, left : left + resolution]
         for top, left in ((spare_rows * f // 2, spare_columns * f // 2) for f in fractions)
     ]
-    return torch.stack([_normalised(view, normalisation) for view in views])
+    return torch.stack([_normalised(view, frames.shape[-1], normalisation) for view in views])
 
 
 def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
@@ -95,7 +97,7 @@ def interpolated(clip_TCHW: torch.Tensor, size: tuple[int, int]) -> torch.Tensor
 
 
 def _resized(frames: Frames, short_side: int, flow: Flow | None) -> torch.Tensor:
-    """float32 (T, 3, h, w) with values 0 to 255 and min(h, w) = `short_side`; 5 channels with `flow`."""
+    """float32 (T, C, h, w) with values 0 to 255 and min(h, w) = `short_side`; C + 2 channels with `flow`."""
     import torch
 
     size = scaled_size(frames.shape[1], frames.shape[2], short_side)
@@ -106,19 +108,22 @@ def _resized(frames: Frames, short_side: int, flow: Flow | None) -> torch.Tensor
     return torch.cat([clip, interpolated(torch.from_numpy(np.ascontiguousarray(flow)).float(), size) * scale], dim=1)
 
 
-def _mirrored(clip_TCHW: torch.Tensor) -> torch.Tensor:
-    """Left and right exchanged; what moves to the right then moves to the left."""
+def _mirrored(clip_TCHW: torch.Tensor, pixels: int) -> torch.Tensor:
+    """Left and right exchanged; what moves to the right then moves to the left. The first `pixels` channels are not flow."""
     import torch
 
     clip = clip_TCHW.flip(-1)
-    return torch.cat([clip[:, :3], -clip[:, 3:4], clip[:, 4:]], dim=1) if clip.shape[1] > 3 else clip
+    if clip.shape[1] == pixels:
+        return clip
+    return torch.cat([clip[:, :pixels], -clip[:, pixels : pixels + 1], clip[:, pixels + 1 :]], dim=1)
 
 
-def _normalised(clip_TCHW: torch.Tensor, normalisation: Normalisation) -> torch.Tensor:
-    """RGB normalised; flow as it is."""
+def _normalised(clip_TCHW: torch.Tensor, pixels: int, normalisation: Normalisation) -> torch.Tensor:
+    """The first `pixels` channels normalised; flow as it is. One channel takes the mean of the means, and that of the deviations."""
     import torch
 
-    mean = torch.tensor(normalisation.mean).view(3, 1, 1) * 255
-    std = torch.tensor(normalisation.std).view(3, 1, 1) * 255
-    rgb = (clip_TCHW[:, :3] - mean) / std
-    return torch.cat([rgb, clip_TCHW[:, 3:]], dim=1) if clip_TCHW.shape[1] > 3 else rgb
+    mean, std = (torch.tensor(values).view(3, 1, 1) * 255 for values in (normalisation.mean, normalisation.std))
+    if pixels == 1:
+        mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
+    seen = (clip_TCHW[:, :pixels] - mean) / std
+    return seen if clip_TCHW.shape[1] == pixels else torch.cat([seen, clip_TCHW[:, pixels:]], dim=1)

@@ -1,8 +1,11 @@
-"""How good a model is on the test clips of a data set."""
+"""How good a model is on the test clips of a data set: of classes the accuracy, of numbers their correlation and error.
+
+Clips that were cut from one video are judged together, by the mean of what was said of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,29 +15,35 @@ import torch
 from torch import Tensor, nn
 
 from benchctl.atomic_file import replacing
-from benchctl.data.clip_set import ClipSet
+from benchctl.data.clip_set import ClipRecord, ClipSet
 from benchctl.data.loading import Batch, LoadSettings, UnreadableLog, test_batches
 from benchctl.engine.step import autocast
 from benchctl.errors import MissingError
-from benchctl.metrics import top_k
+from benchctl.metrics import pearson, rmse, top_k
 from benchctl.record import Measurement
 from benchctl.spec import Precision
 
 
 @dataclass
 class Evaluation:
-    """Scores of every readable test clip."""
+    """What was said of every readable test clip, or of every video where clips were cut from videos."""
 
-    #: softmax scores, averaged over views: (clips, classes), float32, on the CPU
+    #: float64 on the CPU, averaged over views and clips: softmax scores (clips, classes), or predictions (clips, targets) in their units
     scores: Tensor
+    #: int64 (clips,) of classes, or float64 (clips, targets) of values
     labels: Tensor
+    #: of the clips, or of the videos
     ids: tuple[str, ...] = ()
     unreadable: dict[str, str] = field(default_factory=dict)
     #: clips that the list names and the folder lacks
     missing: tuple[str, ...] = ()
+    #: names of the values; empty: classes
+    targets: tuple[str, ...] = ()
+    #: readable clips
+    clips: int = 0
 
     def save(self, file: Path) -> None:
-        """Write ids, labels and scores of all clips, as `benchctl.metrics.scores` reads them.
+        """Write ids, labels and scores, as `benchctl.metrics.scores` reads them; of values, these are values and predictions.
 
         Raises:
             MissingError: the disk is full or the folder cannot be written.
@@ -47,23 +56,39 @@ class Evaluation:
             raise MissingError(f"cannot write scores: {problem.strerror or problem}", where=str(file), fix="free space there") from None
 
     def measurements(self, device: str) -> tuple[Measurement, ...]:
-        """Top-1, top-5 and the number of clips they are over. With fewer than 6 classes there is no top-5."""
+        """Top-1 and top-5, or correlation and error of each target, and the number of clips and of videos they are over."""
+        counts = [Measurement(metric="clips", value=self.clips, kind="test", device=device)]
+        if self.clips != len(self.ids):
+            counts.append(Measurement(metric="clips", value=len(self.ids), kind="videos", device=device))
+        return (*(self._of_values(device) if self.targets else self._of_classes(device)), *counts)
+
+    def _of_classes(self, device: str) -> list[Measurement]:
+        """With fewer than 6 classes there is no top-5."""
         classes = self.scores.shape[1]
         fifth = (
             Measurement(metric="top5", value=top_k.accuracy(self.scores, self.labels, 5), device=device)
             if classes > 5
             else Measurement(metric="top5", value=None, device=device, reason=f"{classes} classes")
         )
-        return (
-            Measurement(metric="top1", value=top_k.accuracy(self.scores, self.labels, 1), device=device),
-            fifth,
-            Measurement(metric="clips", value=len(self.labels), kind="test", device=device),
-        )
+        return [Measurement(metric="top1", value=top_k.accuracy(self.scores, self.labels, 1), device=device), fifth]
+
+    def _of_values(self, device: str) -> list[Measurement]:
+        found = []
+        for index, target in enumerate(self.targets):
+            said, true = self.scores[:, index].numpy(), self.labels[:, index].numpy()
+            r, root, reason = None, None, "the model answers with what is no finite number"
+            if np.isfinite(said).all():
+                r, root = pearson.correlation(said, true), rmse.error(said, true)
+                reason = f"{'values' if np.ptp(true) == 0 else 'predictions'} are the same for all test clips"
+            for name, value in (("pearson_r", r), ("rmse", root)):
+                why = reason if value is None else None
+                found.append(Measurement(metric=name, value=value, kind=target, device=device, reason=why))
+        return found
 
 
 @torch.no_grad()
 def evaluate(model: nn.Module, clips: ClipSet, settings: LoadSettings, precision: Precision) -> Evaluation:
-    """Score every readable test clip: softmax averaged over its views, one forward pass a view.
+    """Judge every readable test clip: softmax, or numbers, averaged over its views, one forward pass a view; then over those of its video.
 
     An unreadable clip is counted and named; no other takes its place.
     """
@@ -72,16 +97,40 @@ def evaluate(model: nn.Module, clips: ClipSet, settings: LoadSettings, precision
     model.eval()
     log = UnreadableLog()
     scores: list[Tensor] = []
-    labels: list[Tensor] = []
     ids: list[str] = []
     try:
         for batch in test_batches(clips, settings, log=log):
-            scores.append(torch.stack([_scores(model, view, precision) for view in _views(batch, device)]).mean(0).cpu())
-            labels.append(batch.labels)
+            answers = [_answer(model, view, precision) for view in _views(batch, device)]
+            if not clips.targets:
+                answers = [answer.softmax(-1) for answer in answers]
+            scores.append(torch.stack(answers).mean(0).cpu())
             ids += batch.ids
     finally:
         model.train(was_training)
-    return Evaluation(torch.cat(scores), torch.cat(labels), tuple(ids), dict(log.reasons), clips.missing)
+    records = {record.id: record for record in clips.test}
+    return _judged_together([records[clip] for clip in ids], torch.cat(scores).double(), clips, log)
+
+
+def _judged_together(records: Sequence[ClipRecord], scores: Tensor, clips: ClipSet, log: UnreadableLog) -> Evaluation:
+    """The mean over the clips of each video, in the order in which videos first come; values are put back on their scale."""
+    if clips.targets:
+        mean, deviation = (torch.from_numpy(part) for part in clips.scale)
+        scores = scores * deviation + mean
+    # the two kinds of name are kept apart: a video may be called like a clip
+    members: dict[tuple[bool, str], list[int]] = {}
+    for index, record in enumerate(records):
+        members.setdefault((bool(record.video), record.video or record.id), []).append(index)
+    firsts = [records[indices[0]] for indices in members.values()]
+    labels = torch.tensor([r.values for r in firsts], dtype=torch.float64) if clips.targets else torch.tensor([r.label for r in firsts])
+    return Evaluation(
+        scores=torch.stack([scores[indices].mean(0) for indices in members.values()]),
+        labels=labels,
+        ids=tuple(name for _, name in members),
+        unreadable=dict(log.reasons),
+        missing=clips.missing,
+        targets=clips.targets,
+        clips=len(records),
+    )
 
 
 @torch.no_grad()
@@ -110,10 +159,11 @@ def _views(batch: Batch, device: torch.device) -> Iterator[tuple[Tensor, ...]]:
         yield tuple(tensor[:, view].to(device) for tensor in batch.inputs)
 
 
-def _scores(model: nn.Module, inputs: tuple[Tensor, ...], precision: Precision) -> Tensor:
+def _answer(model: nn.Module, inputs: tuple[Tensor, ...], precision: Precision) -> Tensor:
+    """Logits or scaled numbers, in fp32."""
     with autocast(precision, inputs[0].device.type):
-        logits: Tensor = model(*inputs)
-    return logits.float().softmax(-1)
+        answer: Tensor = model(*inputs)
+    return answer.float()
 
 
 def clip_notes(unreadable: dict[str, str], missing: tuple[str, ...]) -> dict[str, Any]:

@@ -14,8 +14,6 @@ on one thread: DIS cuts a frame into as many stripes as there are threads, and i
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchctl.errors import ShapeError, UsageError, WeightsMissing
-from benchctl.folders import weights_folder
+from benchctl.layers import torchvision_weights
 from benchctl.layers.full_precision import full_precision
-from benchctl.layers.pretrained import HUB_TIMEOUT_S, RANDOM, contents
+from benchctl.layers.pretrained import RANDOM, contents
 from benchctl.spec import FlowEstimatorName
 
 # B batch, T frames, N pairs of frames
@@ -44,6 +42,10 @@ RAFT_UPDATES = 12
 _FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)
 #: of red, green and blue (ITU-R BT.601)
 _LUMA = (0.299, 0.587, 0.114)
+
+
+#: what can be used without weights, for messages
+_OTHERWISE = "the estimator dis"
 
 
 class FlowEstimator(nn.Module):
@@ -120,8 +122,8 @@ def check_weights(name: FlowEstimatorName, weights: str | None) -> None:
         if isinstance(entry, Path):
             if not entry.is_file():
                 raise WeightsMissing("no such file", where=str(entry), fix="name a file of weights, or another 'flow' estimator")
-        elif _local(entry) is None:
-            _ask(entry)
+        else:
+            torchvision_weights.require(entry, otherwise=_OTHERWISE)
 
 
 def best_available() -> tuple[FlowEstimatorName, str]:
@@ -140,7 +142,7 @@ def _raft(name: FlowEstimatorName, weights: str | None, *, load: bool) -> tuple[
     if not load or weights == RANDOM:
         return _LastMaskOnly.within(model), RANDOM
     entry = _published(name, weights)
-    file = entry if isinstance(entry, Path) else _local(entry) or _fetched(entry)
+    file = entry if isinstance(entry, Path) else torchvision_weights.located(entry, otherwise=_OTHERWISE)
     try:
         model.load_state_dict(contents(file))
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -165,44 +167,6 @@ def _published(name: FlowEstimatorName, weights: str | None) -> Any:
         return Path(wanted).expanduser()
     known = ", ".join(listed.__members__)
     raise UsageError(f"no weights '{wanted}' of {name}", fix=f"choose from {known}, name a file, or say random")
-
-
-def _local(entry: Any) -> Path | None:
-    """The file of a list's member on this machine."""
-    name = entry.url.rpartition("/")[2]
-    root = weights_folder()
-    folders = ([root / "torchvision"] if root else []) + [Path(torch.hub.get_dir()) / "checkpoints"]
-    return next((folder / name for folder in folders if (folder / name).is_file()), None)
-
-
-def _ask(entry: Any) -> None:
-    """Raise WeightsMissing unless the server that publishes `entry` answers."""
-    try:
-        with urllib.request.urlopen(urllib.request.Request(entry.url, method="HEAD"), timeout=HUB_TIMEOUT_S):
-            return
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        raise _missing(entry, f"their server cannot be used ({getattr(error, 'reason', None) or error})") from None
-
-
-def _fetched(entry: Any) -> Path:
-    _ask(entry)
-    try:
-        entry.get_state_dict(progress=False, check_hash=True)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
-        raise _missing(entry, f"the download failed ({error})") from None
-    found = _local(entry)
-    if found is None:
-        raise _missing(entry, "the download is not where torch keeps downloads")
-    return found
-
-
-def _missing(entry: Any, why: str) -> WeightsMissing:
-    root = weights_folder() or "$BENCHCTL_WEIGHTS"
-    return WeightsMissing(
-        why,
-        where=f"weights {entry.name} of {type(entry).__name__.removesuffix('_Weights').replace('_', '-').lower()}",
-        fix=f"put {entry.url.rpartition('/')[2]} in {root}/torchvision, or use the estimator dis",
-    )
 
 
 class _LastMaskOnly(nn.Module):

@@ -20,6 +20,7 @@ _NUMBERS: dict[str, tuple[str, tuple[str, ...], bool]] = {
     "latency_seconds": ("latency_seconds", ("p50",), False),
     "top1": ("top1", ("",), False),
     "top5": ("top5", ("",), False),
+    "reconstruction_loss": ("reconstruction_loss", ("test",), False),
 }
 COST_COLUMNS = (
     Column("params", "params", "count", show="M"),
@@ -33,6 +34,10 @@ COST_COLUMNS = (
 SCORE_COLUMNS = (
     Column("top1", "top-1", "fraction", show="%", text="present"),
     Column("top5", "top-5", "fraction", show="%", text="present"),
+    # of what learns numbers: the mean over them; 'benchctl show CELL' has each
+    Column("pearson_r", "Pearson r", "correlation", text="present"),
+    # of what learns to rebuild what is hidden from it
+    Column("reconstruction_loss", "test loss of\nreconstruction", "squared error", text="present"),
 )
 
 _NO_NUMBERS = (None,) * len(_NUMBERS)
@@ -48,13 +53,31 @@ class Costs:
             Scalar(metric, kinds, ("measured", "predicted") if counted else ("measured",)) for metric, kinds, counted in _NUMBERS.values()
         ]
         self._numbers = snapshot.scalars(wanted)
+        self._correlations = _mean_correlations(snapshot)
 
     def of(self, cell: CellRow) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
         """The costs and the scores of `cell`; a word for each that it does not have."""
         missing = absence(cell)
         unscored = NOT_RECORDED if cell.task == "profile" else missing  # a profile never scores, however it ended
         numbers = self._numbers.get(cell.result_id, _NO_NUMBERS) if cell.result_id is not None else _NO_NUMBERS
-        *costs, top1, top5 = numbers
+        *costs, top1, top5, rebuilt = numbers
         device = cell.device if costs[-1] is not None and cell.device else missing
-        scores = (unscored if top1 is None else top1, unscored if top5 is None else top5)
+        correlation = self._correlations.get(cell.result_id) if cell.result_id is not None else None
+        # what a cell does not learn, it has no score of, however it ended
+        asked = {"pretrain": (False, False, False, True)}.get(cell.task, (correlation is None, correlation is None, False, False))
+        scores = tuple(
+            value if value is not None else unscored if wanted else NOT_RECORDED
+            for value, wanted in zip((top1, top5, correlation, rebuilt), asked)
+        )
         return (*(missing if value is None else value for value in costs), device), scores
+
+
+def _mean_correlations(snapshot: Snapshot) -> dict[int, float]:
+    """Pearson's r by result, the mean over its targets; none where one of them has none."""
+    found: dict[int, list[float]] = {}
+    lacking: set[int] = set()
+    for each in snapshot.readings("pearson_r"):
+        lacking |= set(each.reasons)
+        for result, value in each.values.items():
+            found.setdefault(result, []).append(float(value))
+    return {result: sum(values) / len(values) for result, values in found.items() if result not in lacking}

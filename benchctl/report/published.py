@@ -25,7 +25,7 @@ from benchctl.spec import Count, options_text
 from benchctl.yaml_file import FileKind, Location, YamlFile
 
 #: units as papers print them; `number` is a setting such as a learning rate, which has none
-Unit = Literal["T", "G", "M", "count", "GB", "GiB", "h", "s", "ms", "%", "fraction", "number"]
+Unit = Literal["T", "G", "M", "count", "GB", "GiB", "h", "min", "s", "ms", "%", "fraction", "number"]
 #: unit -> base unit, and base units in one of it
 _UNITS: dict[Unit, tuple[str, str]] = {
     "T": ("count", "1e12"),
@@ -35,6 +35,7 @@ _UNITS: dict[Unit, tuple[str, str]] = {
     "GB": ("bytes", "1e9"),
     "GiB": ("bytes", str(2**30)),
     "h": ("seconds", "3600"),
+    "min": ("seconds", "60"),
     "s": ("seconds", "1"),
     "ms": ("seconds", "1e-3"),
     "%": ("fraction", "1e-2"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from benchctl.data.decode import Frames, decode, probe
 from benchctl.data.sampling import eval_indices
@@ -86,6 +87,17 @@ def read(source: str, *, frames: int, resolution: int, stride: int | None = None
     view = eval_views(decode(info.path, indices, info=info), resolution, _UNCHANGED, 1)[0]
     shown = (255 * view).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
     return Clip(info.path.name, np.ascontiguousarray(shown), (_most_changing(shown),))
+
+
+def middle_frame(path: Path) -> npt.NDArray[np.uint8]:
+    """The frame in the middle of a video, as it is: uint8 RGB (H, W, 3).
+
+    Raises:
+        ClipUnreadable: the file cannot be decoded.
+    """
+    info = probe(path)
+    frame: npt.NDArray[np.uint8] = decode(info.path, np.array([info.frames // 2]), info=info)[0]
+    return frame
 
 
 def _most_changing(frames: Frames) -> Query:

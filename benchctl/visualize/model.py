@@ -39,19 +39,34 @@ class LoadedModel:
     statistics: tuple[Rgb, Rgb]
     #: what estimates the flow that it reads with each clip; None: it is given RGB alone
     flow: flow.FlowEstimator | None = None
+    #: frames, and their size, that it reads of a video; None: it reads no pixels
+    read: ClipShape | None = None
 
     def prepare(self, frames: Frames) -> Tensor:
         """uint8 RGB (T, R, R, 3) to the clip that the model takes: (1, T, C, R, R), normalised.
 
-        Where the method reads flow with each clip, C is 5: flow in pixels to the next frame, 0 in the last one.
+        Where the method reads flow with each clip, C is 5: flow in pixels to the next frame, 0 in the last one. Where it reads depth, C
+        is 1: the mean over the channels, normalised by the means of both statistics, as the loader does with depth.
         """
         pixels_T3RR = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in self.statistics)
+        mean, std = self._scale()
+        if self.config.clip_modality() == "depth":
+            return ((pixels_T3RR.mean(1, keepdim=True) - mean) / std)[None]
         clip_BTCHW = ((pixels_T3RR - mean) / std)[None]
         if self.flow is None:
             return clip_BTCHW
         found = self.flow(pixels_T3RR[None])
         return torch.cat([clip_BTCHW, torch.cat([found, torch.zeros_like(found[:, :1])], dim=1)], dim=2)
+
+    def colours(self, frames_TCHW: Tensor) -> Tensor:
+        """Normalised frames as colours, 0 to 1 where they are those of a video."""
+        mean, std = self._scale()
+        return frames_TCHW * std + mean
+
+    def _scale(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, to be used with (T, C, H, W)."""
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in self.statistics)
+        return (mean.mean(), std.mean()) if self.config.clip_modality() == "depth" else (mean, std)
 
 
 def load_model(
@@ -63,6 +78,7 @@ def load_model(
     checkpoint: Path | None = None,
     changes: Mapping[str, object] | None = None,
     attention: Attention = "auto",
+    pretraining: bool = False,
     where: str = "--method",
     changed: str = "--set {}",
 ) -> LoadedModel:
@@ -76,12 +92,14 @@ def load_model(
         checkpoint: weights of a training of the same preset, with the options that it had.
         changes: other values of the preset's options.
         attention: backend; what the method does not offer is replaced by its own default.
+        pretraining: the model that learns by reconstruction, in place of the one that classifies; a checkpoint is then one of its own.
         where: the option that named the preset, for errors.
         changed: the option that changed the preset's option `{}`, for errors.
 
     Raises:
         UnknownName: no such preset.
-        UsageError: it has no such options, or cannot take such clips, or no weights are published; or both kinds of weights are asked for.
+        UsageError: it has no such options, or cannot take such clips, or no weights are published, or it does not pre-train; or both kinds
+            of weights are asked for, or the checkpoint is of another method or task.
         WeightsMissing: the weights cannot be had or do not fit.
     """
     if pretrained and checkpoint:
@@ -90,37 +108,58 @@ def load_model(
         raise unknown("method", preset, lookup.entries("method"), where=where)
     module = lookup.load("method", preset)
     asked = dict(changes or {})
-    trained = _trained_config(checkpoint, preset, where) if checkpoint else {}
+    trained = _trained_config(checkpoint, preset, where, pretraining=pretraining) if checkpoint else {}
     config = _config(module, preset, {**trained, **asked}, {key: changed.format(key) for key in asked}, where)
     if pretrained and config.weights is None:
         raise UsageError(f"no weights are published for '{preset}'", where="--pretrained", fix="leave it out: weights are then random")
     shape = _shape(config, preset, ClipShape(frames=frames, resolution=resolution), where)
+    make: Callable[[ModelSpec], nn.Module] = _pretraining(module, config, preset, where) if pretraining else module.build
     backend = config.attention(attention if attention in config.backends() else "auto")
 
     def build(classes: int) -> nn.Module:
-        built: nn.Module = module.build(ModelSpec(config, shape, classes, backend, pretrained=pretrained))
-        return built
+        return make(ModelSpec(config, shape, classes, backend, pretrained=pretrained))
 
-    state = read(checkpoint) if checkpoint else {}
-    classes = _classes(build, state) if checkpoint else _PUBLISHED_CLASSES if pretrained else _RANDOM_CLASSES
-    torch.manual_seed(0)
-    model = build(classes)
-    weights = str(getattr(model, "weights", RANDOM))
-    if checkpoint:
-        _load(model, state, checkpoint, preset)
-        weights = checkpoint.name
+    model, weights = _with_weights(build, preset, checkpoint, pretrained=pretrained)
     said = "random weights" if weights == RANDOM else f"weights: {weights}"
     estimator = _estimator(config, shape, f"{where} {preset}")
     if estimator:
         said += f", flow by {estimator_words(estimator)}"
-    return LoadedModel(model.eval(), config, preset, said, config.statistics() or (module.MEAN, module.STD), estimator)
+    statistics = config.statistics() or (module.MEAN, module.STD)
+    return LoadedModel(model.eval(), config, preset, said, statistics, estimator, config.pixels(shape))
 
 
-def _trained_config(checkpoint: Path, preset: str, where: str) -> dict[str, object]:
+def _pretraining(module: ModuleType, config: MethodConfig, preset: str, where: str) -> Any:
+    """What builds the model that learns by reconstruction."""
+    if not config.pretrains():
+        able = []
+        for name in lookup.entries("method"):
+            other = lookup.load("method", name)
+            if other.Config.model_validate(other.PRESETS[name]).pretrains():
+                able.append(name)
+        raise UsageError(f"'{preset}' does not learn by reconstruction", where=f"{where} {preset}", fix=f"such are {', '.join(able)}")
+    return module.build_pretraining
+
+
+def _with_weights(build: Callable[[int], nn.Module], preset: str, checkpoint: Path | None, *, pretrained: bool) -> tuple[nn.Module, str]:
+    """What `build` makes for the classes of its weights, with these, and where they come from."""
+    state = read(checkpoint) if checkpoint else {}
+    classes = _classes(build, state) if checkpoint else _PUBLISHED_CLASSES if pretrained else _RANDOM_CLASSES
+    torch.manual_seed(0)
+    model = build(classes)
+    if checkpoint is None:
+        return model, str(getattr(model, "weights", RANDOM))
+    _load(model, state, checkpoint, preset)
+    return model, checkpoint.name
+
+
+def _trained_config(checkpoint: Path, preset: str, where: str, *, pretraining: bool) -> dict[str, object]:
     """The options that a training had, where its checkpoint says them."""
     content = contents(checkpoint)
     if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
         return {}
+    if pretraining != (content.get("task") == "pretrain"):
+        found, fix = ("classifies", "a pre-training") if pretraining else ("was pre-trained by reconstruction", "a training")
+        raise UsageError(f"holds a model that {found}", where=str(checkpoint), fix=f"name a checkpoint that {fix} left")
     if content.get("method") != preset:
         raise UsageError(f"a checkpoint of '{content.get('method')}'", where=str(checkpoint), fix=f"use {where} {content.get('method')}")
     return dict(content["config"])

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchctl.errors import ShapeError, UsageError, WeightsMissing
-from benchctl.layers import flow
+from benchctl.layers import flow, torchvision_weights
 from benchctl.layers.flow import FlowEstimator, best_available, check_shape, check_weights
 from benchctl.probes.hollow import Hollow, empty_build
 from benchctl.probes.memory import live_bytes
@@ -149,7 +149,7 @@ def weights_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setenv("BENCHCTL_WEIGHTS", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "none"))
-    monkeypatch.setattr(flow.urllib.request, "urlopen", no_server)
+    monkeypatch.setattr(torchvision_weights.urllib.request, "urlopen", no_server)
     return tmp_path
 
 

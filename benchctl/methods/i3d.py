@@ -1,0 +1,65 @@
+"""I3D: an image network inflated in time (Carreira and Zisserman 2017, arXiv 1705.07750), with ResNet-50 as SlowFast's code has it.
+
+Reading. Of I3D with a residual network there are many; this is that of PyTorchVideo's model zoo, 8 x 8: the stem spans 5 frames, the
+first convolutions of blocks 3 frames in all of the first stage and in every second block after it, and a maximum halves time after
+the first stage. With 400 classes 28.04 M parameters, which is what papers print beside it; at 8 x 224 it costs 28.54 G MACs.
+
+Weights in the zoo's files load: `weights` names where they are. Those files are on no hub, so no preset names one.
+
+The recipe is SlowFast's for Kinetics-400 from random weights, its learning rate being for 64 clips a step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import PositiveInt
+
+from benchctl.layers.pretrained import published
+from benchctl.layers.resnet3d import ResNet3d, ResNet3dSizes, TemporalKernels
+from benchctl.spec import ModelSpec, Recipe
+
+MEAN = (0.45, 0.45, 0.45)
+STD = (0.225, 0.225, 0.225)
+
+_KERNELS = TemporalKernels(stem=5, stages=((3,), (3, 1), (3, 1), (1, 3)))
+
+
+class Config(ResNet3dSizes):
+    """Sizes of one network."""
+
+    #: the pool in time takes pairs
+    tubelet_size: PositiveInt = 2
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "i3d-r50": {},
+    "i3d-tiny": {"blocks": [1, 1, 2, 2], "channels": [16, 32, 64, 128]},
+}
+
+RECIPE = Recipe(
+    optimizer="sgd",
+    learning_rate=0.1,
+    weight_decay=1e-4,
+    momentum=0.9,
+    warmup_fraction=34 / 196,
+    sampling="dense",
+    frame_stride=8,
+    eval_clips=10,
+    eval_crops=3,
+)
+
+
+def build(spec: ModelSpec) -> ResNet3d:
+    """The model for `spec`: clips (B, T, 3, H, W), normalised by MEAN and STD, to logits (B, classes).
+
+    Raises:
+        ShapeError: the frames are not whole pairs.
+        WeightsMissing: `spec.pretrained`, and no weights are named, or they cannot be had.
+    """
+    config = spec.config
+    assert isinstance(config, Config)
+    model = ResNet3d(spec, config, _KERNELS)
+    if spec.pretrained:
+        model.load(published(config))
+    return model
