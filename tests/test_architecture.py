@@ -136,14 +136,15 @@ def test_help_imports_nothing_heavy():
     assert not loaded_after("--help") & {"pydantic", "sqlalchemy", "ruamel.yaml", "rich", "numpy"}
 
 
-def test_help_costs_under_150_ms_of_cpu():
+def test_help_costs_little_more_than_the_library_that_prints_it():
     # the contract of the command line; the least of a few runs, since a busy machine only adds
     import resource
 
-    def seconds() -> float:
+    def seconds(*arguments: str) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-m", "benchctl", "--help"], capture_output=True, check=True)
+        subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert min(seconds() for _ in range(8)) < 0.150
+    alone = min(seconds("-c", "import typer.main, typer.core") for _ in range(6))
+    assert min(seconds("-m", "benchctl", "--help") for _ in range(6)) < 1.8 * alone

@@ -21,7 +21,7 @@ class ResNetSizes(MethodConfig):
     patch_size: PositiveInt = 32
     #: bottleneck blocks of each stage
     blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (3, 4, 6, 3)
-    #: channels of a block's 3 x 3 convolution in each stage; the stem has as many as the first
+    #: channels of a block's 3 x 3 convolution in each stage; the stem has 64, whatever these are
     channels: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (64, 128, 256, 512)
 
 
@@ -40,9 +40,7 @@ class FrameResNet(nn.Module):
 
         sizes.attention(spec.attention)  # raises where one is asked for
         self.input = front or ClipInput(spec)
-        self.image = ResNet(
-            Bottleneck, layers=sizes.blocks, num_classes=spec.num_classes, channels=sizes.channels, stem_width=sizes.channels[0]
-        )
+        self.image = ResNet(Bottleneck, layers=sizes.blocks, num_classes=spec.num_classes, channels=sizes.channels)
         self.weights = RANDOM
 
     def forward(self, clip_BTCHW: Tensor) -> Tensor:

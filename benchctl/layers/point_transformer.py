@@ -42,13 +42,12 @@ class OverTime(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.mlp = _mlp(3, width, width)
-        self.over_time = nn.Conv1d(width, width, kernel_size=1)
+        # what a 1 x 1 convolution is, without moving channels before time
+        self.convolution = nn.Linear(width, width)
 
     def forward(self, values_BTN3: Tensor) -> Tensor:
         """(B, T, N, 3) to (B, N, C)."""
-        features = self.mlp(values_BTN3).permute(0, 2, 3, 1)
-        convolved: Tensor = self.over_time(features.flatten(0, 1)).amax(dim=-1)
-        return convolved.unflatten(0, features.shape[:2])
+        return self.convolution(self.mlp(values_BTN3)).amax(dim=1)
 
 
 class TrackTokens(nn.Module):

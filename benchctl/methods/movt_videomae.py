@@ -91,7 +91,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "points": 32,
         "point_width": 96,
         "point_layers": 3,
-        "point_heads": 4,
+        "point_heads": 3,
         "point_mlp_width": 192,
     },
 }

@@ -74,7 +74,7 @@ class Config(PointSizes):
 
 PRESETS: dict[str, dict[str, Any]] = {
     "pixt": {},
-    "pixt-tiny": {"points": 32, "point_width": 96, "point_layers": 3, "point_heads": 4, "point_mlp_width": 192},
+    "pixt-tiny": {"points": 32, "point_width": 96, "point_layers": 3, "point_heads": 3, "point_mlp_width": 192},
 }
 
 RECIPE = Recipe(

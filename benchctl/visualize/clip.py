@@ -84,7 +84,8 @@ def read(source: str, *, frames: int, resolution: int, stride: int | None = None
         return Clip("toy clip", toy.frames, tuple(Query(middle, *toy.centre(cube, middle)) for cube in cubes))
     info = probe(Path(source))
     indices = eval_indices("segment" if stride is None else "dense", info.frames, frames, stride or 1, 1)[0]
-    view = eval_views(decode(info.path, indices, info=info), resolution, _UNCHANGED, 1)[0]
+    # depth, one channel, is shown as grey
+    view = eval_views(decode(info.path, indices, info=info), resolution, _UNCHANGED, 1)[0].expand(-1, 3, -1, -1)
     shown = (255 * view).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
     return Clip(info.path.name, np.ascontiguousarray(shown), (_most_changing(shown),))
 

@@ -47,7 +47,11 @@ class LoadedModel:
 
         Where the method reads flow with each clip, C is 5: flow in pixels to the next frame, 0 in the last one. Where it reads depth, C
         is 1: the mean over the channels, normalised by the means of both statistics, as the loader does with depth.
+
+        Raises:
+            UsageError: the method reads other frames, or point tracks.
         """
+        self._check(frames)
         pixels_T3RR = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
         mean, std = self._scale()
         if self.config.clip_modality() == "depth":
@@ -57,6 +61,15 @@ class LoadedModel:
             return clip_BTCHW
         found = self.flow(pixels_T3RR[None])
         return torch.cat([clip_BTCHW, torch.cat([found, torch.zeros_like(found[:, :1])], dim=1)], dim=2)
+
+    def _check(self, frames: Frames) -> None:
+        where = f"--method {self.preset}"
+        if self.read is None or any(len(shape) != 4 for shape in self.config.input_shapes(self.read)):
+            raise UsageError(f"'{self.preset}' reads point tracks, which this picture has not", where=where, fix="name a method of pixels")
+        if frames.shape[:2] != (self.read.frames, self.read.resolution):
+            reads = f"{self.read.frames} frames of {self.read.resolution} x {self.read.resolution} pixels"
+            what = f"'{self.preset}' reads {reads} for such a clip, and this picture shows the clip's own"
+            raise UsageError(what, where=where, fix="see 'benchctl visualize features', or change the preset's option 'grid' to 1")
 
     def colours(self, frames_TCHW: Tensor) -> Tensor:
         """Normalised frames as colours, 0 to 1 where they are those of a video."""

@@ -1,18 +1,18 @@
 """Bytes that CPU kernels allocate for themselves, which no operator's result shows.
 
-Modelled, from what torch's allocator reports on x86-64: the copy of an operand that arithmetic on mixed types makes (CUDA converts in
-registers), and the blocked layouts into which oneDNN reorders a convolution's tensors.
+Modelled, from what torch's allocator reports on x86-64: the copy of an operand that arithmetic on mixed types, or a sum of truth values,
+makes (CUDA converts in registers), and the blocked layouts into which oneDNN reorders a convolution's tensors.
 
 Asked of the kernel itself, once per shape and cut to the part that matters, because it depends on this machine's instructions and
-threads: the scratchpads of oneDNN's half-precision matrix products, and of the weight gradient of convolutions on images. Not
-modelled: the scratchpads of other convolutions and the per-thread buffers of the flash kernel.
+threads: the scratchpads of oneDNN's half-precision matrix products, of the weight gradient of convolutions on images, and all that
+convolutions over time or space-time allocate. Not modelled: the per-thread buffers of the flash kernel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
@@ -43,9 +43,18 @@ def _converted_operands(args: tuple[Any, ...]) -> int:
     return sum(t.numel() * common.itemsize for t in (first, second) if t.dtype != common)
 
 
+def _counted(args: tuple[Any, ...]) -> int:
+    """Sums of truth values and small integers are taken of a copy in 64 bits."""
+    x = args[0]
+    whole = not (x.dtype.is_floating_point or x.dtype.is_complex)
+    return x.numel() * torch.int64.itemsize if whole and x.dtype != torch.int64 else 0
+
+
 def _convolution(args: tuple[Any, ...]) -> int:
     """Blocked input and weight while the blocked result is computed; then the blocked result while it is reordered."""
     x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = args[:9]
+    if x.dim() != 4:
+        return _asked(aten.convolution.default, args)
     if not _blocked(x, weight, None if bias is None else list(bias.shape), args[3:9]):
         return 0
     result = aten.convolution.default(
@@ -57,6 +66,8 @@ def _convolution(args: tuple[Any, ...]) -> int:
 def _convolution_backward(args: tuple[Any, ...]) -> int:
     """As `_convolution`, first for the input's gradient, then for the weight's while the input's is already there."""
     gradient, x, weight, bias_sizes = args[:4]
+    if x.dim() != 4:
+        return _asked(aten.convolution_backward.default, args)
     if not _blocked(x, weight, bias_sizes, args[4:10]):
         return 0
     with_input, with_weight = args[10][:2]
@@ -74,6 +85,35 @@ def _convolution_backward(args: tuple[Any, ...]) -> int:
         geometry = tuple(tuple(value) if isinstance(value, list) else value for value in args[4:10])
         peaks.append(_image_scratchpad((min(x.shape[0], threads), *x.shape[1:]), tuple(weight.shape), geometry, x.dtype, threads))
     return _copied(x) + _copied(gradient) + max(peaks)
+
+
+def _asked(operator: torch._ops.OpOverload, args: tuple[Any, ...]) -> int:
+    """What the operator allocates beyond its results, as it is called."""
+    return _asked_once(operator, tuple(map(_described, args)), torch.get_num_threads())
+
+
+def _described(arg: Any) -> Any:
+    """A tensor by its shape, strides and type; a list as a tuple, so that it can be a cache's key."""
+    if isinstance(arg, torch.Tensor):
+        return _Tensor(tuple(arg.shape), arg.stride(), arg.dtype)
+    return tuple(arg) if isinstance(arg, list) else arg
+
+
+class _Tensor(NamedTuple):
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@cache
+def _asked_once(operator: torch._ops.OpOverload, described: tuple[Any, ...], _threads: int) -> int:
+    with _disable_current_modes(), torch.no_grad():
+        args = [torch.empty_strided(*each[:2], dtype=each.dtype).zero_() if isinstance(each, _Tensor) else each for each in described]
+        results: list[Any] = []
+        peak = live_bytes(lambda: results.append(operator(*args))).value_bytes
+    made = results[0] if isinstance(results[0], tuple) else results
+    kept = sum(_bytes(tensor) for tensor in made if isinstance(tensor, torch.Tensor))
+    return 0 if peak is None else max(0, peak - kept)
 
 
 @cache
@@ -144,6 +184,8 @@ def _bytes(tensor: torch.Tensor) -> int:
 _ARITHMETIC = (aten.add, aten.sub, aten.mul, aten.div)
 _RULES: dict[Any, Callable[[tuple[Any, ...]], int]] = {
     **{operator.Tensor: _converted_operands for operator in _ARITHMETIC},
+    aten.sum.default: _counted,
+    aten.sum.dim_IntList: _counted,
     aten.mm.default: _matrix_product(0, 1),
     aten.addmm.default: _matrix_product(1, 2),
     aten.convolution.default: _convolution,
