@@ -145,3 +145,63 @@ def test_one_view_costs_the_same_in_every_table():
         least, most = max(v - half for v, half in found), min(v + half for v, half in found)
         assert least <= most * (1 + slack), method
     assert len(per_frame) == 14
+
+
+# movt and time: what their tables say of each other
+
+
+def number(paper: str, table: str, row: str, column: str) -> float | None:
+    (found,) = (n for e in entries(paper) if (e.table, e.row.label) == (table, row) for n in e.numbers if n.column == column)
+    return None if found.value is None else float(found.printed.split()[0])
+
+
+def columns_of(paper: str, table: str) -> list[str]:
+    return [n.column for n in next(e for e in entries(paper) if e.table == table).numbers]
+
+
+@pytest.mark.parametrize(("table", "frames"), [("1 Jester", 32), ("1 SSv2", 32), ("1 VB100", 90)])
+@pytest.mark.parametrize("seen", ["1 frame", "2 frames", "4 frames"])
+def test_a_late_fusion_costs_what_both_cost(table: str, frames: int, seen: str):
+    macs = next(name for name in columns_of("movt", table) if "FLOPs" in name)
+    alone, tracks = number("movt", table, f"VideoMAE-small, {seen}", macs), number("movt", table, f"MovT, {frames} frames", macs)
+    both = number("movt", table, f"VideoMAE-small, {seen} + MovT, {frames} frames", macs)
+    assert None not in (alone, tracks, both)
+    assert both == pytest.approx(alone + tracks, abs=0.011)
+
+
+@pytest.mark.parametrize(
+    ("table", "seen", "frames", "points"),
+    [
+        ("1 Jester", "1 frame", 32, 44.04),
+        ("1 Jester", "2 frames", 32, 12.37),
+        ("1 SSv2", "1 frame", 32, 33.53),
+        ("1 SSv2", "4 frames", 32, 9.29),
+        ("1 VB100", "2 frames", 90, 0.75),
+        ("1 VB100", "4 frames", 90, -2.4),
+    ],
+)
+def test_gains_of_tracks_are_differences(table: str, seen: str, frames: int, points: float):
+    top1 = next(name for name in columns_of("movt", table) if "FLOPs" not in name)
+    gain = number("movt", table, f"VideoMAE-small, {seen} + MovT, {frames} frames", top1) - number(
+        "movt", table, f"VideoMAE-small, {seen}", top1
+    )
+    assert gain == pytest.approx(points, abs=0.006)
+
+
+def test_table_6_repeats_table_3():
+    compared = 0
+    for row in ("depth, w/o K400 tuning", "depth, w/ K400 tuning", "depth, w/ K400 tuning + TIME layer"):
+        for column in columns_of("time", "3"):
+            first, second = (number("time", table, row, column) for table in ("3", "6"))
+            if second is not None:
+                assert first == second, (row, column)
+                compared += 1
+    assert compared > 25
+
+
+def test_averages_over_views_are_averages_where_they_are():
+    *views, average = columns_of("time", "3")
+    for row in ("depth, w/ K400 tuning + TIME layer", "RGB, + TIME layer"):
+        assert sum(number("time", "3", row, view) for view in views) / len(views) == pytest.approx(
+            number("time", "3", row, average), abs=0.006
+        )

@@ -17,6 +17,7 @@ import numpy as np
 from benchctl.data.clip_set import ClipRecord, ClipSet
 from benchctl.data.decode import TIME_LIMIT_SECONDS, ClipInfo, Frames, decode, probe
 from benchctl.data.flow_views import FlowSource
+from benchctl.data.room import check_room
 from benchctl.data.sampling import Indices, eval_indices, train_indices
 from benchctl.data.track_views import TrackSource
 from benchctl.data.transforms import Flow, Normalisation, eval_views, train_view
@@ -130,7 +131,8 @@ class ClipDataset:
         return train_view(frames, shape.resolution, settings.normalisation, rng, flip=recipe.flip, flow=flow)
 
     def _decoded(self, info: ClipInfo, indices: Indices) -> Frames:
-        """The frames, which must hold what the method reads."""
+        """The frames, which must hold what the method reads, and fit into memory."""
+        check_room(info, len(indices))
         frames = decode(info.path, indices, info=info, time_limit_seconds=self._settings.time_limit_seconds)
         found: Modality = "depth" if frames.shape[-1] == 1 else "rgb"
         if found != self._settings.modality:
