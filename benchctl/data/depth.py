@@ -15,7 +15,7 @@ from benchctl.errors import ClipUnreadable
 
 #: how the name of a depth clip ends
 SUFFIX = ".bin"
-#: of the camera that MSRAction3D was taken with, which the file does not say (Li et al. 2010: "about 15 frames per second")
+#: about that of the camera that MSRAction3D was taken with, which the file does not say (Li, Zhang and Liu 2010); only shown, never used
 FRAMES_PER_SECOND = 15.0
 
 _COUNT = np.dtype("<u4")
