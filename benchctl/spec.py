@@ -32,6 +32,8 @@ CELL_IDENTITY_VERSION = 1
 
 #: `pretrain` learns without labels; what it leaves, `train` starts from
 Task = Literal["profile", "pretrain", "train", "evaluate"]
+#: what a suite asks for; `pretraining` adds the rest
+SuiteTask = Literal["profile", "train", "evaluate"]
 #: what a model learns: to rebuild what is hidden from it, the class of a clip, or numbers about it
 Objective = Literal["reconstruction", "classes", "values"]
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -330,7 +332,7 @@ class Suite(Vocabulary):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name in reports")]
     description: str = ""
-    task: Annotated[tuple[Task, ...], _one_or_more(Task)] = Field(description="profile, train, evaluate, or a list of them")
+    task: Annotated[tuple[SuiteTask, ...], _one_or_more(SuiteTask)] = Field(description="profile, train, evaluate, or a list of them")
     methods: Annotated[tuple[MethodRef, ...], _one_or_more(MethodRef | str)] = Field(min_length=1, description="method presets")
     sweep: tuple[SweepEntry, ...] = Field(min_length=1, description="grids of input shapes; the suite is their union")
     precision: Annotated[tuple[Precision, ...], _one_or_more(Precision)] = Field(
@@ -360,8 +362,6 @@ class Suite(Vocabulary):
     @model_validator(mode="after")
     def _check(self) -> Self:
         trains = "train" in self.task or "evaluate" in self.task
-        if "pretrain" in self.task:
-            raise ValueError("pretrain is not asked for by itself: use 'task: train' and say what it starts from in 'pretraining'")
         if self.pretraining and "train" not in self.task:
             raise ValueError("'pretraining' is what training starts from: add train to 'task'")
         if trains and not self.dataset:

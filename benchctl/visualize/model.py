@@ -39,7 +39,7 @@ class LoadedModel:
     statistics: tuple[Rgb, Rgb]
     #: what estimates the flow that it reads with each clip; None: it is given RGB alone
     flow: flow.FlowEstimator | None = None
-    #: frames, and their size, that it reads of a video; None: it reads no pixels
+    #: frames, and their size, that it reads of a video; None: it reads no pixels, or whatever it is given
     read: ClipShape | None = None
 
     def prepare(self, frames: Frames) -> Tensor:
@@ -64,10 +64,11 @@ class LoadedModel:
 
     def _check(self, frames: Frames) -> None:
         where = f"--method {self.preset}"
-        if self.read is None or any(len(shape) != 4 for shape in self.config.input_shapes(self.read)):
+        shape = self.read or ClipShape(frames=frames.shape[0], resolution=frames.shape[1])
+        if any(len(each) != 4 for each in self.config.input_shapes(shape)):
             raise UsageError(f"'{self.preset}' reads point tracks, which this picture has not", where=where, fix="name a method of pixels")
-        if frames.shape[:2] != (self.read.frames, self.read.resolution):
-            reads = f"{self.read.frames} frames of {self.read.resolution} x {self.read.resolution} pixels"
+        if frames.shape[:2] != (shape.frames, shape.resolution):
+            reads = f"{shape.frames} frames of {shape.resolution} x {shape.resolution} pixels"
             what = f"'{self.preset}' reads {reads} for such a clip, and this picture shows the clip's own"
             raise UsageError(what, where=where, fix="see 'benchctl visualize features', or change the preset's option 'grid' to 1")
 

@@ -71,7 +71,7 @@ def test_scores_of_every_clip_are_kept(shapes, tmp_path: Path):
     ref, root = shapes
     result = run(cell(ref), root, tmp_path)
     with np.load(result.notes["scores"]) as kept:
-        assert (len(kept["ids"]), kept["scores"].shape, kept["scores"].dtype) == (8, (8, 8), np.float32)
+        assert (len(kept["ids"]), kept["scores"].shape, kept["scores"].dtype) == (8, (8, 8), np.float64)
         np.testing.assert_allclose(kept["scores"].sum(1), 1, rtol=1e-5)
         assert (kept["scores"].argmax(1) == kept["labels"]).mean() == result.value("top1")
 

@@ -12,7 +12,7 @@ from matplotlib.quiver import Quiver
 import benchctl.cli.visualize_attention  # noqa: F401  (importing registers)
 from benchctl.cli.app import main
 from benchctl.errors import MissingError, UsageError, WeightsMissing
-from benchctl.layers import flow as layers_flow
+from benchctl.layers import torchvision_weights
 from benchctl.visualize import clip as clips
 from benchctl.visualize import flow, flow_figure
 from benchctl.visualize.flow import EstimatedFlow
@@ -147,11 +147,11 @@ def test_clips_without_motion_or_with_many_frames_are_drawn(toy, tmp_path):
 def command(monkeypatch: pytest.MonkeyPatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
 
-    def no_network(entry: object) -> None:
+    def no_network(entry: object, otherwise: str) -> None:
         raise WeightsMissing("their server cannot be used", where="weights")
 
-    monkeypatch.setattr(layers_flow, "_ask", no_network)
-    monkeypatch.setattr(layers_flow, "_local", lambda entry: None)
+    monkeypatch.setattr(torchvision_weights, "require", no_network)
+    monkeypatch.setattr(torchvision_weights, "local", lambda entry: None)
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["benchctl", "visualize", "flow", *arguments])

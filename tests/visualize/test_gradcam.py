@@ -52,8 +52,7 @@ class OnePlace(nn.Module):
 
 
 def toy(model: nn.Module) -> LoadedModel:
-    shape = ClipShape(frames=T, resolution=R)
-    return LoadedModel(model.eval(), MethodConfig(), "toy", "no weights", ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), read=shape)
+    return LoadedModel(model.eval(), MethodConfig(), "toy", "no weights", ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
 
 
 def test_a_class_that_is_read_at_one_place_is_mapped_by_its_channel():
