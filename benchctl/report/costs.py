@@ -63,11 +63,12 @@ class Costs:
         *costs, top1, top5, rebuilt = numbers
         device = cell.device if costs[-1] is not None and cell.device else missing
         correlation = self._correlations.get(cell.result_id) if cell.result_id is not None else None
-        # what a cell does not learn, it has no score of, however it ended
-        asked = {"pretrain": (False, False, False, True)}.get(cell.task, (correlation is None, correlation is None, False, False))
-        scores = tuple(
-            value if value is not None else unscored if wanted else NOT_RECORDED
-            for value, wanted in zip((top1, top5, correlation, rebuilt), asked)
+        # a cell has no score, however it ended, of what it does not learn
+        tells_classes = cell.task != "pretrain" and correlation is None
+        scores: tuple[Value, ...] = (
+            *(NOT_RECORDED if not tells_classes else unscored if value is None else value for value in (top1, top5)),
+            NOT_RECORDED if correlation is None else correlation,
+            NOT_RECORDED if cell.task != "pretrain" else unscored if rebuilt is None else rebuilt,
         )
         return (*(missing if value is None else value for value in costs), device), scores
 
