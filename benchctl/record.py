@@ -38,6 +38,20 @@ UNITS: dict[str, str] = {
     "samples": "count",
     "frames_seen": "count",
     "train_seconds": "seconds",
+    "planned_steps": "count",
+    "train_step_flops": "count",
+    "train_flops": "count",
+    "budget_used": "fraction",
+    "stall_fraction": "fraction",
+    "seconds_to_target": "seconds",
+    "flops_to_target": "count",
+    "gpu_seconds": "seconds",
+    "cpu_seconds": "seconds",
+    "v100_gpu_seconds": "seconds",
+    "energy_joules": "joules",
+    "gpu_utilisation": "fraction",
+    "sm_clock_hertz": "hertz",
+    "throttled_fraction": "fraction",
     "clips": "count",
     "unreadable_clips": "count",
 }
@@ -76,7 +90,9 @@ class Measurement(Record):
 
     `kind` qualifies the metric: for memory `allocated`, `reserved`, `device` or `rss`; for `memory_at_peak_bytes` the
     category (`parameters`, `gradients`, `optimizer`, `activations`, `workspace`, ...); for latency `p50`, `p90`, `p99`; for
-    `macs` one of `all`, `without_attention`, `without_correlation`, `without_flow` and `windowed`, which are papers' conventions.
+    `macs` one of `all`, `without_attention`, `without_correlation`, `without_flow` and `windowed`, which are papers' conventions; for
+    `train_step_flops` and `train_flops` `executed` or `algorithmic`; for `v100_gpu_seconds` the table that its factor is from. What was
+    seen on the way, at a share of the budget, is of the kind that names the share: `25%`.
     `device` says which device the number is about (`cuda`, `cpu`), or is empty where that does not matter. `value` is None exactly
     when `reason` says why there is none.
     """

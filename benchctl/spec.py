@@ -105,6 +105,20 @@ class Recipe(Vocabulary):
     frame_stride: PositiveInt = 8
     #: horizontal flips in training; wrong wherever left and right are different classes
     flip: bool = False
+    #: random resized crops in training: smallest share of the picture's area that is kept; null: a random crop without resizing
+    crop_scale: float | None = Field(None, gt=0, le=1)
+    #: timm's words for RandAugment, for example `rand-m7-n4-mstd0.5-inc1`, drawn once for all frames of a clip; null: none
+    rand_augment: str | None = None
+    #: largest change of brightness, contrast and saturation, as a share; 0: none
+    color_jitter: float = Field(0.0, ge=0, le=1)
+    #: probability that a box of a clip, the same in all frames, is filled with noise
+    random_erasing: float = Field(0.0, ge=0, le=1)
+    #: alpha of the Beta distribution that mixes clips and labels (Zhang et al. 2018); 0: none
+    mixup: float = Field(0.0, ge=0)
+    #: alpha of the Beta distribution of the boxes that are exchanged (Yun et al. 2019); 0: none
+    cutmix: float = Field(0.0, ge=0)
+    #: times that a clip is in a batch, each time augmented anew (Hoffer et al. 2020)
+    repeated_augmentation: PositiveInt = 1
     #: evaluation views: `eval_clips` in time x `eval_crops` in space (1: centre, 3: along the longer side)
     eval_clips: PositiveInt = 1
     eval_crops: Literal[1, 3] = 1
