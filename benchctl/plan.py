@@ -16,8 +16,9 @@ from pydantic import ValidationError
 
 from benchctl import lookup
 from benchctl.errors import BenchctlError, DataMissing, UnknownName, UsageError, WeightsMissing
-from benchctl.record import Outcome
+from benchctl.record import CellResult, Outcome
 from benchctl.spec import (
+    COMMON_RECIPE,
     Cell,
     ClipFlow,
     ClipShape,
@@ -219,6 +220,7 @@ def expand(loaded: LoadedSuite, data: Sources = NO_DATA, checks: Checks = NO_CHE
             resolved = resolver.method(location, method[1])
             backend = resolver.shape(("sweep", index), resolved, shape, attention)
             resolver.needs(_Asked(location, method[1].name, resolved, shape), data, checks)
+            resolver.affords(shape)
             common: dict[str, Any] = {
                 "method": method[1].name,
                 "config": resolved.config_json,
@@ -285,6 +287,23 @@ def execution(cell: Cell, device: Device, cuda: bool, macs: float | None) -> Exe
     return Execution("cpu")
 
 
+def refusal(cell: Cell, predicted: CellResult) -> tuple[Outcome, str] | None:
+    """Why `cell`, whose costs are known by `predicted`, is not begun: it is over a limit of its budget, or the budget less than a step."""
+    if cell.budget is None:
+        return None
+    caps = cell.budget.caps
+    trainable = predicted.value("trainable_params")
+    if caps.trainable_params is not None and trainable is not None and trainable > caps.trainable_params:
+        return Outcome.SKIPPED, f"{trainable / 1e6:,.2f} M trainable parameters, the budget allows {caps.trainable_params / 1e6:,.2f} M"
+    reserved = predicted.value("peak_memory_bytes", kind="reserved", source="predicted")
+    if caps.peak_memory_gib is not None and reserved is not None and reserved > caps.peak_memory_gib * 2**30:
+        return Outcome.SKIPPED, f"predicted: needs {reserved / 2**30:,.2f} GiB reserved, the budget allows {caps.peak_memory_gib:g} GiB"
+    step_flops = predicted.value("train_step_flops", kind="executed")
+    if step_flops is not None and (reason := cell.budget.too_small(cell.shape, step_flops)) is not None:
+        return Outcome.FAILED, f"{reason}; raise 'budget.amount', or lower the batch size"
+    return None
+
+
 def cost_key(cell: Cell, code: Mapping[str, str]) -> str:
     """Key of all that a prediction of `cell` depends on: cells that differ in seed, data or steps share one."""
     fields = cell.model_dump(include={"method", "config", "shape", "precision", "attention", "num_classes", "memory_cap_bytes"})
@@ -340,8 +359,9 @@ class _Resolver:
             raise self._loaded.error(
                 ("pretrained",), f"no weights are published for '{ref.name}'", "leave it out, or set 'pretrained: false'"
             )
-        changes = self._loaded.suite.recipe.model_dump(exclude_unset=True)
-        recipe = Recipe.model_validate({**module.RECIPE.model_dump(), **changes})
+        asked = self._loaded.suite.recipe
+        base: Recipe = module.RECIPE if asked.base == "paper" else COMMON_RECIPE
+        recipe = Recipe.model_validate({**base.model_dump(), **asked.changes})
         resolved, preset = config.model_dump(mode="json"), module.Config(**module.PRESETS[ref.name]).model_dump(mode="json")
         # an option given as the preset has it changes nothing: the cell is the preset's own
         options = {name: resolved[name] for name in sorted(ref.options) if resolved[name] != preset[name]}
@@ -356,7 +376,7 @@ class _Resolver:
             changed = MethodRef(name=ref.name, options={**ref.options, **asked.options})
             method = self.method(("pretraining",), changed)
             common = {**common, "config": method.config_json, "options": method.options}
-        changes = {**suite.recipe.model_dump(exclude_unset=True), "train_only": "all", **asked.recipe.model_dump(exclude_unset=True)}
+        changes = {**suite.recipe.changes, "train_only": "all", **asked.recipe.model_dump(exclude_unset=True)}
         recipe = Recipe.model_validate({**common["recipe"].model_dump(), **changes})
         task: Task = "pretrain" if asked.objective == "reconstruction" else "train"
         return {**common, "recipe": recipe, "task": task, "budget": asked.budget}
@@ -373,6 +393,14 @@ class _Resolver:
                     location, f"{type(method.config).__module__.rpartition('.')[2]}: {error.what}", error.fix
                 ) from None
         return self._checked[key]
+
+    def affords(self, shape: ClipShape) -> None:
+        """Raise where a budget is less than one step at `shape`, as far as that is known without counting a step's operations."""
+        suite = self._loaded.suite
+        budgets = {("budget",): suite.budget, ("pretraining", "budget"): suite.pretraining.budget if suite.pretraining else None}
+        for place, budget in budgets.items():
+            if budget is not None and (reason := budget.too_small(shape, None)) is not None:
+                raise self._loaded.error((*place, "amount"), reason, "raise it, or lower 'batch_size'")
 
     def needs(self, asked: _Asked, data: Sources, checks: Checks) -> None:
         """Raise where the method lacks weights or its own pre-training, or clips the flow or the tracks that it reads with them."""

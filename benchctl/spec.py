@@ -145,16 +145,119 @@ else:
     RecipeChanges = _changes(Recipe)
 
 
+#: `paper`: each method as its paper trains it; `common`: all alike, by `COMMON_RECIPE`
+RecipeBase = Literal["paper", "common"]
+#: what all methods are trained with where a suite asks for `recipe: common`: what networks of any kind learn with, and nothing that
+#: suits one of them
+COMMON_RECIPE = Recipe(
+    optimizer="adamw",
+    learning_rate=1e-3,
+    weight_decay=0.05,
+    warmup_fraction=0.1,
+    schedule="cosine",
+    clip_gradient_norm=1.0,
+    sampling="segment",
+)
+
+
+def _recipe_by_name(value: Any) -> Any:
+    """`common` is short for `{base: common}`."""
+    return {"base": value} if isinstance(value, str) else value
+
+
+class SuiteRecipe(RecipeChanges):
+    """A recipe to start from, and keys that differ from it."""
+
+    base: RecipeBase = "paper"
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The keys that differ."""
+        return self.model_dump(exclude_unset=True, exclude={"base"})
+
+
+#: what can be given equally: counted before training, or read off a clock or a meter while it runs
+Spent = Literal["steps", "samples", "frames_seen", "train_gflops", "wall_seconds", "v100_gpu_hours", "energy_j"]
+COUNTED: tuple[Spent, ...] = ("steps", "samples", "frames_seen", "train_gflops")
+TIMED: tuple[Spent, ...] = ("wall_seconds", "v100_gpu_hours", "energy_j")
+#: versions of the tables that say what an hour of a GPU is in hours of a V100, see `benchctl.gpu_rates`
+GpuTable = Literal["moose-v1", "peak-dense16-v1", "lambda-fp16-v1"]
+
+
+class Caps(Vocabulary):
+    """What a training may use at most, beside what is matched. The first cap that is reached ends it."""
+
+    steps: Count | None = None
+    samples: PositiveFloat | None = None
+    frames_seen: PositiveFloat | None = None
+    #: 1e9 floating-point operations of training, two for a multiply-accumulate, forward and backward
+    train_gflops: PositiveFloat | None = None
+    wall_seconds: PositiveFloat | None = None
+    v100_gpu_hours: PositiveFloat | None = None
+    energy_j: PositiveFloat | None = None
+    #: a cell that would need more is skipped before it costs anything
+    peak_memory_gib: PositiveFloat | None = None
+    trainable_params: PositiveFloat | None = None
+
+
 class Budget(Vocabulary):
-    """What every method is given equally. The plan turns it into steps before training."""
+    """What every method is given equally, and what it may use at most."""
 
-    match_on: Literal["steps", "samples", "frames_seen"]
+    match_on: Spent
     amount: PositiveFloat
+    caps: Caps = Caps()
+    #: how far actual use may be from the amount, as a share of it; null: 1 % of what is counted, 3 % of what is timed
+    tolerance: float | None = Field(None, gt=0, lt=1)
+    #: shares of the budget after which the test clips are judged; the time that this takes is outside the budget
+    evaluate_at: Annotated[tuple[Share, ...], _one_or_more(Share)] = (0.25, 0.5, 0.75, 1.0)
+    #: top-1 accuracy (0 to 1) whose first time is recorded
+    target_top1: Share | None = None
+    #: whose factors `v100_gpu_hours` are counted with
+    gpu_table: GpuTable = "moose-v1"
 
-    def steps(self, shape: ClipShape) -> int:
-        """Training steps that use the budget up at `shape`, at least one."""
-        per_step = {"steps": 1, "samples": shape.batch_size, "frames_seen": shape.batch_size * shape.frames}
-        return max(1, round(self.amount / per_step[self.match_on]))
+    @model_validator(mode="after")
+    def _matched_once(self) -> Self:
+        if getattr(self.caps, self.match_on) is not None:
+            raise ValueError(f"'{self.match_on}' is matched, so it needs no cap: its amount is one")
+        return self
+
+    @property
+    def tolerated(self) -> float:
+        """`tolerance`, or what stands for it."""
+        return self.tolerance or (0.01 if self.match_on in COUNTED else 0.03)
+
+    @property
+    def limits(self) -> dict[Spent, float]:
+        """The amount of what is matched, then the caps of what is used up by training."""
+        caps = {name: getattr(self.caps, name) for name in (*COUNTED, *TIMED)}
+        return {self.match_on: self.amount, **{name: float(cap) for name, cap in caps.items() if cap is not None}}
+
+    def per_step(self, name: Spent, shape: ClipShape, step_flops: float | None) -> float:
+        """What one step at `shape` uses up of `name`; a step takes `step_flops` floating-point operations."""
+        if name == "train_gflops":
+            assert step_flops is not None, "counted before training"
+            return step_flops / 1e9
+        return {"steps": 1.0, "samples": shape.batch_size, "frames_seen": shape.batch_size * shape.frames}[name]
+
+    def too_small(self, shape: ClipShape, step_flops: float | None) -> str | None:
+        """Why not even one step fits the counted limits, or None; `step_flops` None: they are not looked at."""
+        for name, limit in self.limits.items():
+            if name not in COUNTED or (name == "train_gflops" and step_flops is None):
+                continue
+            one = self.per_step(name, shape, step_flops)
+            if limit < one:
+                return f"{name} of {limit:g} are less than one step, which takes {one:g}"
+        return None
+
+    def steps(self, shape: ClipShape, step_flops: float | None = None) -> int | None:
+        """Training steps at `shape` after which the first counted limit is reached, to the nearest; at least one.
+
+        None where only a clock or a meter ends it, or where operations are limited and a step was not counted.
+        """
+        counted = [(name, amount) for name, amount in self.limits.items() if name in COUNTED]
+        if not counted or (step_flops is None and "train_gflops" in self.limits):
+            return None
+        return max(1, min(round(amount / self.per_step(name, shape, step_flops)) for name, amount in counted))
 
 
 class DatasetRef(Vocabulary):
@@ -358,13 +461,15 @@ class Suite(Vocabulary):
     num_classes: PositiveInt = Field(400, description="width of the classifier, for profile; train and evaluate take it from the data")
     memory_cap_gib: PositiveFloat | None = Field(None, description="a step that needs more than this ends as oom")
     measure: tuple[Measure, ...] = Field(("memory", "flops", "params"), description="what a profile cell records")
-    recipe: SerializeAsAny[RecipeChanges] = Field(
-        default_factory=RecipeChanges, description="keys of the methods' training recipes to override"
+    recipe: Annotated[SerializeAsAny[SuiteRecipe], BeforeValidator(_recipe_by_name, json_schema_input_type=RecipeBase | SuiteRecipe)] = (
+        Field(default_factory=SuiteRecipe, description="paper, common, or keys that differ from one of them (base)")
     )
     dataset: Annotated[tuple[DatasetRef, ...], _one_or_more(DatasetRef | str)] = Field(
         (), description="data set, or a list of which the first one present is used"
     )
-    seeds: Annotated[tuple[Seed, ...], _one_or_more(Seed)] = Field((0,), min_length=1, description="one cell per seed")
+    seeds: Annotated[tuple[Seed, ...], _one_or_more(Seed)] = Field(
+        (0,), min_length=1, description="one cell per seed; a suite that trains has seeds 0, 1 and 2 where it names none"
+    )
     budget: Budget | None = Field(None, description="what every method is given equally, for train")
     train_fraction: Annotated[tuple[Share, ...], _one_or_more(Share)] = Field(
         (1.0,), min_length=1, description="share of the training clips that is used, class by class; one cell per share"
@@ -372,6 +477,14 @@ class Suite(Vocabulary):
     pretraining: Pretraining | None = Field(None, description="what every training starts from: cells of their own, run before it")
     checkpoint: str | None = Field(None, description="file to evaluate; default: what the same suite's train cell wrote")
     timeout_s: PositiveFloat = Field(3600.0, description="time limit of one cell in seconds")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _three_seeds(cls, value: Any) -> Any:
+        """One training is no evidence: three, as MOOSE's paper has them."""
+        if isinstance(value, dict) and "seeds" not in value and "train" in _as_tuple(value.get("task")):
+            return {**value, "seeds": (0, 1, 2)}
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -381,7 +494,7 @@ class Suite(Vocabulary):
         if trains and not self.dataset:
             raise ValueError("a suite that trains or evaluates needs 'dataset'")
         if "train" in self.task and self.budget is None:
-            raise ValueError("a suite that trains needs 'budget', for example {match_on: steps, amount: 200}")
+            raise ValueError("a suite that trains needs 'budget', for example {match_on: train_gflops, amount: 2.0e+5}")
         if "evaluate" in self.task and "train" not in self.task and not (self.checkpoint or self.pretrained):
             raise ValueError("a suite that only evaluates needs 'checkpoint' or 'pretrained: true'")
         return self
@@ -473,7 +586,6 @@ class Cell(Vocabulary):
         """What is learned."""
         return "reconstruction" if self.task == "pretrain" else "values" if self.targets else "classes"
 
-    @property
-    def steps(self) -> int | None:
-        """Training steps that the budget comes to at this shape."""
-        return self.budget.steps(self.shape) if self.budget else None
+    def steps(self, step_flops: float | None = None) -> int | None:
+        """Training steps that the budget comes to at this shape, as `Budget.steps` says."""
+        return self.budget.steps(self.shape, step_flops) if self.budget else None

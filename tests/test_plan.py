@@ -6,9 +6,22 @@ import pytest
 from benchctl import suite_file
 from benchctl.errors import DataMissing, SuiteError, UsageError, WeightsMissing
 from benchctl.methods import videomae
-from benchctl.plan import CPU_STEP_MACS, Checks, DataSource, Execution, Plan, Sources, cost_key, execution, expand, resolve_data, state
-from benchctl.record import Outcome
-from benchctl.spec import ClipFlow, ClipTracks, DatasetRef, options_text
+from benchctl.plan import (
+    CPU_STEP_MACS,
+    Checks,
+    DataSource,
+    Execution,
+    Plan,
+    Sources,
+    cost_key,
+    execution,
+    expand,
+    refusal,
+    resolve_data,
+    state,
+)
+from benchctl.record import CellResult, Measurement, Outcome
+from benchctl.spec import COMMON_RECIPE, ClipFlow, ClipTracks, DatasetRef, Recipe, options_text
 
 SUITE = """\
 name: test
@@ -178,7 +191,9 @@ def test_ten_thousand_cells_expand():
     assert len(expand(loaded).cells) == 10200
 
 
-TRAIN = SUITE.replace("task: profile", "task: [evaluate, train]") + "dataset: egogestar\nbudget: {match_on: samples, amount: 64}\n"
+TRAIN = (
+    SUITE.replace("task: profile", "task: [evaluate, train]") + "dataset: egogestar\nbudget: {match_on: samples, amount: 64}\nseeds: 0\n"
+)
 
 
 def test_missing_data_names_the_place():
@@ -206,7 +221,7 @@ def test_evaluation_follows_the_training_it_needs():
     assert [c.task for c in cells[:4]] == ["train", "evaluate"] * 2
     assert cells[1].checkpoint == f"cell:{cells[0].id}"
     assert cells[3].checkpoint == f"cell:{cells[2].id}"
-    assert cells[0].steps == 64
+    assert cells[0].steps() == 64
 
 
 EGOGESTAR = Sources(DataSource(DatasetRef(name="egogestar"), Path("/data/egogestar"), 10, ""))
@@ -236,7 +251,7 @@ def test_precomputed_flow_needs_dense_sampling(monkeypatch: pytest.MonkeyPatch):
     text = TRAIN + "recipe: {frame_stride: 4, sampling: uniform}\n"
     with pytest.raises(SuiteError) as error:
         expand(suite_file.parse(text, Path("s.yaml")), EGOGESTAR)
-    assert str(error.value) == f"s.yaml:9:27: recipe.sampling: {what}"
+    assert str(error.value) == f"s.yaml:10:27: recipe.sampling: {what}"
     assert expand(suite_file.parse(text.replace("uniform", "dense"), Path("s.yaml")), EGOGESTAR).cells
     # nothing is decoded to profile
     assert plan(SUITE, "recipe.sampling=uniform").cells
@@ -307,9 +322,9 @@ PRETRAINING = TRAIN + "pretraining: {objective: classes, dataset: motion_shapes,
 
 def test_training_starts_from_cells_of_their_own():
     data = Sources(EGOGESTAR.main, MOTION_SHAPES.main)
-    cells = expand(suite_file.parse(PRETRAINING + "seeds: [0, 1]\nrecipe: {train_only: head}\n", Path("s.yaml")), data).cells
+    cells = expand(suite_file.parse(PRETRAINING + "recipe: {train_only: head}\n", Path("s.yaml"), ["seeds=[0, 1]"]), data).cells
     first, second, third = cells[:3]
-    assert (first.task, first.dataset.name, first.num_classes, first.steps, first.start) == ("train", "motion_shapes", 8, 5, None)
+    assert (first.task, first.dataset.name, first.num_classes, first.steps(), first.start) == ("train", "motion_shapes", 8, 5, None)
     assert (second.task, second.dataset.name, second.num_classes, second.start) == ("train", "egogestar", 10, f"cell:{first.id}")
     assert (first.recipe.train_only, second.recipe.train_only) == ("all", "head")
     assert (third.task, third.checkpoint) == ("evaluate", f"cell:{second.id}")
@@ -348,3 +363,78 @@ def test_only_some_methods_pre_train_by_reconstruction():
 def test_every_shipped_suite_plans(path: Path):
     loaded = suite_file.load(str(path))
     assert expand(loaded, resolve_data(loaded, None)).cells
+
+
+def test_three_seeds_where_a_training_names_none():
+    loaded = suite_file.parse(TRAIN.replace("seeds: 0\n", ""), Path("s.yaml"), ["dataset=motion_shapes"])
+    assert loaded.suite.seeds == (0, 1, 2)
+    assert suite_file.parse(SUITE, Path("s.yaml")).suite.seeds == (0,)
+
+
+def test_a_recipe_by_name():
+    def recipes(text: str) -> list[Recipe]:
+        return [c.recipe for c in expand(suite_file.parse(TRAIN + text, Path("s.yaml"), ["task=train"]), EGOGESTAR).cells[:3:2]]
+
+    timesformer, videomae_ = recipes("recipe: paper\n")
+    assert timesformer != videomae_
+    assert recipes("recipe: common\n") == [COMMON_RECIPE, COMMON_RECIPE]
+    assert recipes("recipe: {base: common, learning_rate: 3e-4}\n") == [COMMON_RECIPE.model_copy(update={"learning_rate": 3e-4})] * 2
+    assert recipes("recipe: {learning_rate: 3e-4}\n")[0] == timesformer.model_copy(update={"learning_rate": 3e-4})
+    with pytest.raises(SuiteError, match=r"s.yaml:10:1: recipe.base: 'papre' is not one of 'paper' or 'common'; did you mean 'paper'"):
+        recipes("recipe: papre\n")
+
+
+def test_a_budget_of_less_than_a_step_is_refused():
+    loaded = suite_file.parse(TRAIN, Path("s.yaml"), ["dataset=motion_shapes", "budget.match_on=frames_seen", "budget.amount=7"])
+    with pytest.raises(SuiteError) as error:
+        expand(loaded, MOTION_SHAPES)
+    assert str(error.value) == (
+        "--set budget.amount=7: budget.amount: frames_seen of 7 are less than one step, which takes 8; raise it, or lower 'batch_size'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("budget", "says"),
+    [
+        (
+            "{match_on: gpu_hours, amount: 3}",
+            r"budget.match_on: 'gpu_hours' is not one of 'steps', .* 'energy_j'; did you mean 'v100_gpu_hours'",
+        ),
+        ("{match_on: steps, amount: 3, cap: {samples: 5}}", r"budget.cap: unknown key; did you mean 'caps'"),
+        ("{match_on: steps, amount: 3, caps: {memory: 5}}", r"budget.caps.memory: unknown key; known keys: steps, .*peak_memory_gib"),
+        ("{match_on: steps, amount: 3, caps: {steps: 5}}", "'steps' is matched, so it needs no cap"),
+        ("{match_on: steps, amount: 0}", "budget.amount: .*greater than 0"),
+        ("{match_on: steps, amount: 5, evaluate_at: [0, 1]}", "budget.evaluate_at"),
+    ],
+)
+def test_budgets_that_cannot_be(budget: str, says: str):
+    with pytest.raises(SuiteError, match=says):
+        suite_file.parse(TRAIN.replace("{match_on: samples, amount: 64}", budget), Path("s.yaml"))
+
+
+def predicted(**values: float) -> CellResult:
+    found = [Measurement(metric="trainable_params", value=values["params"])]
+    found.append(Measurement(metric="train_step_flops", value=values["flops"], kind="executed"))
+    found.append(Measurement(metric="peak_memory_bytes", value=values["bytes"], kind="reserved", source="predicted", device="cuda"))
+    return CellResult(cell_id="x", outcome=Outcome.OK, measurements=tuple(found), started_at="", seconds=0)
+
+
+def test_what_is_over_a_limit_is_not_begun():
+    budget = "{match_on: train_gflops, amount: 100, caps: {peak_memory_gib: 2, trainable_params: 30e6}}"
+    cell = expand(suite_file.parse(TRAIN.replace("{match_on: samples, amount: 64}", budget), Path("s.yaml")), EGOGESTAR).cells[0]
+    fits = {"params": 30e6, "flops": 2e9, "bytes": 2 * 2**30}
+    assert refusal(cell, predicted(**fits)) is None
+    assert refusal(cell, predicted(**{**fits, "params": 31e6})) == (
+        Outcome.SKIPPED,
+        "31.00 M trainable parameters, the budget allows 30.00 M",
+    )
+    assert refusal(cell, predicted(**{**fits, "bytes": 3 * 2**30})) == (
+        Outcome.SKIPPED,
+        "predicted: needs 3.00 GiB reserved, the budget allows 2 GiB",
+    )
+    assert refusal(cell, predicted(**{**fits, "flops": 2e11})) == (
+        Outcome.FAILED,
+        "train_gflops of 100 are less than one step, which takes 200; raise 'budget.amount', or lower the batch size",
+    )
+    assert cell.steps(2e9) == 50
+    assert cell.steps() is None

@@ -86,7 +86,7 @@ def _row(cell: Cell, known: Any, predicted: Predicted | None, device: Any, cuda:
         "precision": cell.precision,
         "attention": cell.attention,
         "seed": cell.seed,
-        "steps": cell.steps if cell.budget else None,
+        "steps": cell.steps(result.value("train_step_flops", kind="executed") if result else None),
         "state": standing.word,
         "why": standing.reason or None,
         "macs": macs,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 import torch
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from benchctl.engine import models
 from benchctl.engine.step import Batch, TrainingStep, autocast
 from benchctl.errors import TraceFailed
-from benchctl.probes import clock, flops, memory
+from benchctl.probes import clock, flops, memory, training_flops
 from benchctl.probes.hollow import empty_build
-from benchctl.probes.prediction import CALIBRATION, Step, StepTrace, predict
+from benchctl.probes.prediction import CALIBRATION, Step, StepTrace, fake_device, predict
 from benchctl.record import Measurement, Outcome
 from benchctl.spec import Cell
 
@@ -59,10 +59,18 @@ def make_step(cell: Cell, model: nn.Module) -> Step:
     return InferenceStep(model, cell) if cell.task == "evaluate" else TrainingStep(model, cell.recipe, cell.precision, cell.objective)
 
 
+def prepare() -> None:
+    """Make the process ready for any number of counts and predictions, in any order.
+
+    autograd makes its queues, one a device, at the first backward pass: a device that is made known later has none.
+    """
+    with suppress(TraceFailed):  # a prediction will say it
+        fake_device.register()
+
+
 def count(cell: Cell) -> tuple[list[Measurement], Notes]:
     """Parameters, MACs and FLOPs of one clip, one view. Nothing is executed."""
-    # a CUDA-only attention kernel multiplies the same numbers as the plain one, which can be counted here
-    countable = cell.model_copy(update={"attention": "math"}) if cell.attention in ("efficient", "flash") else cell
+    countable = _countable(cell)
     model = empty_build(lambda: models.build(countable, pretrained=False))
     notes: Notes = {**models.notes(cell, model)}
     total, trainable = flops.parameters(model)
@@ -80,7 +88,30 @@ def count(cell: Cell) -> tuple[list[Measurement], Notes]:
         ]
         if counted.uncounted:
             notes["uncounted_operators"] = dict(counted.uncounted)
+    if cell.task in ("pretrain", "train"):
+        found += count_step(cell)
     return found, notes
+
+
+def count_step(cell: Cell) -> list[Measurement]:
+    """Operations of one training step of the cell's batch; the reason instead of a value where they cannot be counted."""
+    countable = _countable(cell)
+    model = empty_build(lambda: models.build(countable, pretrained=False))
+    try:
+        counted = training_flops.count(
+            lambda: TrainingStep(model, cell.recipe, "fp32", cell.objective), example(countable, cell.shape.batch_size)
+        )
+    except TraceFailed as failed:
+        return [Measurement(metric="train_step_flops", value=None, kind=kind, reason=str(failed)) for kind in ("executed", "algorithmic")]
+    return [
+        Measurement(metric="train_step_flops", value=counted.executed, kind="executed"),
+        Measurement(metric="train_step_flops", value=counted.algorithmic, kind="algorithmic"),
+    ]
+
+
+def _countable(cell: Cell) -> Cell:
+    """A CUDA-only attention kernel multiplies the same numbers as the plain one, which can be counted here."""
+    return cell.model_copy(update={"attention": "math"}) if cell.attention in ("efficient", "flash") else cell
 
 
 def predict_memory(cell: Cell) -> tuple[list[Measurement], Notes, str | None]:

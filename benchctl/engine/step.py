@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchctl.spec import Objective, Precision, Recipe
 
-#: what the model is given, as `benchctl.data.loading.Batch` has it, and labels (B,) or values (B, K)
+#: what the model is given, as `benchctl.data.loading.Batch` has it, and labels (B,), their shares (B, classes) or values (B, K)
 Batch = tuple[tuple[Tensor, ...], Tensor]
 
 AUTOCAST: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -48,9 +48,21 @@ def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
     warmup = round(recipe.warmup_fraction * steps)
     if step < warmup:
         return recipe.learning_rate * (step + 1) / warmup
+    return _scheduled((step - warmup) / max(1, steps - warmup), recipe)
+
+
+def learning_rate_at(share: float, recipe: Recipe) -> float:
+    """Learning rate after `share` (0 to 1) of a training whose number of steps nobody knows, since a clock ends it."""
+    if share < recipe.warmup_fraction:
+        # not 0: the first step would be none
+        return recipe.learning_rate * max(share / recipe.warmup_fraction, 1e-3)
+    return _scheduled((share - recipe.warmup_fraction) / (1 - recipe.warmup_fraction), recipe)
+
+
+def _scheduled(progress: float, recipe: Recipe) -> float:
+    """After the warm-up; `progress` from 0 to 1."""
     if recipe.schedule == "constant":
         return recipe.learning_rate
-    progress = (step - warmup) / max(1, steps - warmup)
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
@@ -70,7 +82,8 @@ class TrainingStep:
         self.recipe = recipe
         self.objective: Objective = objective
         self.precision: Precision = precision
-        self.device_type = next(model.parameters()).device.type
+        self.device = next(model.parameters()).device
+        self.device_type = self.device.type
         self.optimizer = make_optimizer(model, recipe, self.device_type)
         self.scaler = torch.amp.GradScaler(self.device_type) if precision == "fp16" else None
 

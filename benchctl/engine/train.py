@@ -1,20 +1,23 @@
-"""Training under a budget of steps, with a checkpoint to go on from."""
+"""Training under a budget, judged at shares of it on the way, with a checkpoint to go on from."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+import torch
 
 from benchctl.data.clip_set import ClipSet
 from benchctl.data.loading import Batch, LoadSettings, UnreadableLog, train_batches
 from benchctl.engine import checkpoint
-from benchctl.engine.step import TrainingStep, learning_rate
+from benchctl.engine.budget import WARMUP_STEPS, Allowance, Used
+from benchctl.engine.step import TrainingStep, learning_rate, learning_rate_at
 from benchctl.record import Measurement, Outcome
-from benchctl.spec import Cell
+from benchctl.spec import TIMED, Cell
 
 #: seconds between two checkpoints
 CHECKPOINT_SECONDS = 60.0
@@ -22,6 +25,11 @@ CHECKPOINT_SECONDS = 60.0
 FINAL_SHARE = 0.1
 #: the metric that a loss is, by what is learned; values are scaled to deviation 1 before
 _LOSSES = {"classes": "loss", "reconstruction": "reconstruction_loss", "values": "scaled_squared_error"}
+
+#: judges the model as it is: scores by metric
+Judge = Callable[[], dict[str, float]]
+#: reads the joules that the device has used since a moment of its own
+Meter = Callable[[], float]
 
 
 class Stop(Protocol):
@@ -31,32 +39,70 @@ class Stop(Protocol):
         """Whether to stop now."""
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What the model scored after a share of its budget, and what it had used by then."""
+
+    share: float
+    scores: dict[str, float]
+    steps: int
+    seconds: float
+
+    @property
+    def kind(self) -> str:
+        """Of its measurements."""
+        return f"{100 * self.share:g}%"
+
+
 @dataclass
 class Progress:
     """How far a training is; kept in its checkpoints."""
 
     losses: list[float] = field(default_factory=list)
-    #: time in training steps, data loading included, checkpoints and evaluation not
-    seconds: float = 0.0
+    used: Used = field(default_factory=Used)
+    #: steps that were expected in all, once that was known
+    planned: int | None = None
+    judged: list[Judged] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
 
-    def measurements(self, cell: Cell, device: str) -> tuple[Measurement, ...]:
-        """What the training used, and where its loss ended."""
-        steps = len(self.losses)
-        samples = steps * cell.shape.batch_size
-        final = self.losses[-max(1, round(FINAL_SHARE * steps)) :]
-        return (
-            Measurement(metric="steps", value=steps),
+    def stored(self) -> dict[str, Any]:
+        """As `restored` reads it."""
+        return asdict(self)
+
+    @classmethod
+    def restored(cls, kept: dict[str, Any]) -> Progress:
+        """From what `stored` gave."""
+        judged = [Judged(**one) for one in kept["judged"]]
+        return cls(list(kept["losses"]), Used(**kept["used"]), kept["planned"], judged, dict(kept["unreadable"]))
+
+    def measurements(self, cell: Cell, allowance: Allowance, device: str) -> tuple[Measurement, ...]:
+        """What the training used, what it scored on the way, and where its loss ended."""
+        used = self.used
+        samples = used.steps * cell.shape.batch_size
+        final = self.losses[-max(1, round(FINAL_SHARE * used.steps)) :]
+        found = [
+            Measurement(metric="steps", value=used.steps),
             Measurement(metric="samples", value=samples),
             Measurement(metric="frames_seen", value=samples * cell.shape.frames),
-            Measurement(metric="train_seconds", value=self.seconds, device=device),
-            *(
-                [Measurement(metric=_LOSSES[cell.objective], value=sum(final) / len(final), kind="train")]
-                if final and all(map(math.isfinite, final))
-                else []
-            ),
+            Measurement(metric="train_seconds", value=used.seconds, device=device),
+            Measurement(metric="budget_used", value=allowance.matched_share(used)),
             Measurement(metric="unreadable_clips", value=len(self.unreadable), kind="train"),
-        )
+        ]
+        if self.planned is not None:
+            found.append(Measurement(metric="planned_steps", value=self.planned))
+        if used.seconds > 0:
+            found.append(Measurement(metric="stall_fraction", value=min(1.0, used.waited_seconds / used.seconds), device=device))
+        if final and all(map(math.isfinite, final)):
+            found.append(Measurement(metric=_LOSSES[cell.objective], value=sum(final) / len(final), kind="train"))
+        return (*found, *self._on_the_way(allowance.step_flops, device))
+
+    def _on_the_way(self, step_flops: int | None, device: str) -> Iterator[Measurement]:
+        for judged in self.judged:
+            yield Measurement(metric="train_seconds", value=judged.seconds, kind=judged.kind, device=device)
+            if step_flops is not None:
+                yield Measurement(metric="train_flops", value=judged.steps * step_flops, kind=judged.kind)
+            for metric, value in judged.scores.items():
+                yield Measurement(metric=metric, value=value, kind=judged.kind, device=device)
 
 
 @dataclass(frozen=True)
@@ -67,57 +113,104 @@ class Ending:
     reason: str | None
     progress: Progress
     checkpoint: Path | None
+    #: the limit that ended it, in words
+    stop_reason: str | None = None
 
 
-def train(cell: Cell, training: TrainingStep, clips: ClipSet, settings: LoadSettings, folder: Path, stop: Stop) -> Ending:
-    """Train for the cell's budget, from the checkpoint in `folder` if there is one.
+@dataclass
+class Training:
+    """One training: what learns, from what, under which budget."""
 
-    The order and the content of batches, and on a CPU every byte of the result, are the same however often it was stopped.
-    """
-    steps = cell.steps
-    assert steps is not None, "a train cell has a budget"
-    progress, start = _resume(training, folder)
-    log = UnreadableLog(progress.unreadable)
-    batches = train_batches(clips, settings, seed=cell.seed, start_step=start, log=log)
-    training.start()
-    saved_at = time.monotonic()
+    cell: Cell
+    step: TrainingStep
+    clips: ClipSet
+    settings: LoadSettings
+    allowance: Allowance
+    #: where its checkpoint lies
+    folder: Path
+    #: judges the model on the way; None: nobody does
+    judge: Judge | None = None
+    #: reads the device's energy; None: it is not metered
+    meter: Meter | None = None
 
-    def save(step: int) -> Path:
-        return checkpoint.save(
-            folder, training, step, cell, {"losses": progress.losses, "seconds": progress.seconds, "unreadable": log.reasons}
-        )
+    def run(self, stop: Stop) -> Ending:
+        """Train until the budget is used up, from the checkpoint in `folder` if there is one.
 
-    for step in range(start, steps):
-        if stop.is_set():
-            return Ending(Outcome.INTERRUPTED, f"stopped after {step} of {steps} steps", progress, save(step))
-        began = time.monotonic()
-        training.set_learning_rate(learning_rate(step, steps, cell.recipe))
-        loss = _one(training, batches)
-        progress.losses.append(loss)
-        progress.seconds += time.monotonic() - began
-        if not math.isfinite(loss):
-            return Ending(Outcome.DIVERGED, f"the loss became {loss} at step {step + 1} of {steps}", progress, None)
-        if time.monotonic() - saved_at > CHECKPOINT_SECONDS and step + 1 < steps:
-            save(step + 1)
-            saved_at = time.monotonic()
-    return Ending(Outcome.OK, None, progress, save(steps))
+        The order and the content of batches, and on a CPU every byte of the result, are the same however often it was stopped and
+        wherever it was judged, as long as no clock limits it.
+        """
+        progress = self._resumed()
+        used = progress.used
+        log = UnreadableLog(progress.unreadable)
+        batches = train_batches(self.clips, self.settings, seed=self.cell.seed, start_step=used.steps, log=log)
+        self.step.start()
+        shares = [share for share in sorted(self._shares()) if share > max((j.share for j in progress.judged), default=0.0)]
+        saved_at = time.monotonic()
+        while (reached := self.allowance.end(used)) is None:
+            if stop.is_set():
+                planned = self.allowance.planned_steps(used)
+                reason = f"stopped after {used.steps} of {planned} steps"
+                return Ending(Outcome.INTERRUPTED, reason, progress, self._save(progress, log))
+            loss = self._one(batches, used)
+            progress.losses.append(loss)
+            if not math.isfinite(loss):
+                reason = f"the loss became {loss} at step {used.steps} of {self.allowance.planned_steps(used)}"
+                return Ending(Outcome.DIVERGED, reason, progress, None)
+            if progress.planned is None and (not self._timed or used.steps >= WARMUP_STEPS):
+                progress.planned = self.allowance.planned_steps(used)
+            while shares and shares[0] < 1.0 and self.allowance.share(used) >= shares[0]:
+                self._judge(shares.pop(0), progress)
+            if time.monotonic() - saved_at > CHECKPOINT_SECONDS and self.allowance.end(used) is None:
+                self._save(progress, log)
+                saved_at = time.monotonic()
+        return Ending(Outcome.OK, None, progress, self._save(progress, log), reached)
 
+    @property
+    def _timed(self) -> bool:
+        return any(name in TIMED for name in self.allowance.budget.limits)
 
-def _one(training: TrainingStep, batches: Iterator[Batch]) -> float:
-    batch = next(batches)
-    device = next(training.model.parameters()).device
-    loss = training.forward((tuple(tensor.to(device) for tensor in batch.inputs), batch.labels.to(device)))
-    training.backward(loss)
-    training.update()
-    # also the synchronisation that makes the clock true
-    return float(loss.detach())
+    def _shares(self) -> tuple[float, ...]:
+        return self.allowance.budget.evaluate_at if self.judge is not None else ()
 
+    def _one(self, batches: Iterator[Batch], used: Used) -> float:
+        """One step; its loss."""
+        began, cpu, energy = time.monotonic(), time.process_time(), self.meter() if self.meter else 0.0
+        batch = next(batches)
+        used.waited_seconds += time.monotonic() - began
+        if self._timed:
+            self.step.set_learning_rate(learning_rate_at(self.allowance.share(used), self.cell.recipe))
+        else:
+            self.step.set_learning_rate(learning_rate(used.steps, self.allowance.planned_steps(used), self.cell.recipe))
+        device = torch.device(self.step.device)
+        inputs = tuple(tensor.to(device, non_blocking=True) for tensor in batch.inputs)
+        loss = self.step.forward((inputs, batch.labels.to(device, non_blocking=True)))
+        self.step.backward(loss)
+        self.step.update()
+        # also the synchronisation that makes the clock true
+        value = float(loss.detach())
+        used.steps += 1
+        used.seconds += time.monotonic() - began
+        used.cpu_seconds += time.process_time() - cpu
+        if self.meter:
+            used.joules = (used.joules or 0.0) + self.meter() - energy
+        return value
 
-def _resume(training: TrainingStep, folder: Path) -> tuple[Progress, int]:
-    path = folder / checkpoint.FILE
-    if not path.is_file():
-        return Progress(), 0
-    content: dict[str, Any] = checkpoint.load(path)
-    start = checkpoint.restore(training, content)
-    kept = content["record"]
-    return Progress(list(kept["losses"]), float(kept["seconds"]), dict(kept["unreadable"])), start
+    def _judge(self, share: float, progress: Progress) -> None:
+        """Judge the model, and leave it and the random state as they were."""
+        assert self.judge is not None, "nobody asks for shares without a judge"
+        with torch.random.fork_rng(devices=[self.step.device] if self.step.device_type == "cuda" else []):
+            scores = self.judge()
+        self.step.start()
+        progress.judged.append(Judged(share, scores, progress.used.steps, progress.used.seconds))
+
+    def _save(self, progress: Progress, log: UnreadableLog) -> Path:
+        progress.unreadable = log.reasons
+        return checkpoint.save(self.folder, self.step, progress.used.steps, self.cell, progress.stored())
+
+    def _resumed(self) -> Progress:
+        path = self.folder / checkpoint.FILE
+        if not path.is_file():
+            return Progress()
+        content: dict[str, Any] = checkpoint.load(path)
+        checkpoint.restore(self.step, content)
+        return Progress.restored(content["record"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from benchctl.record import Record
+from benchctl.record import Measurement, Record
 from benchctl.spec import Cell
 
 #: what a worker answers when the result file is in place
@@ -30,3 +30,5 @@ class Job(Record):
     checkpoint_folder: str | None = None
     #: checkpoint file that an evaluate cell reads, or a train cell starts from
     checkpoint: str | None = None
+    #: what was counted of a training step beforehand; null: nothing
+    step_flops: tuple[Measurement, ...] | None = None

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from benchctl.errors import StoreError
-from benchctl.plan import Device, Execution, Plan, execution, state
+from benchctl.plan import Device, Execution, Plan, execution, refusal, state
 from benchctl.record import CellResult, Measurement, Outcome, RunRecord
 from benchctl.run.job import Job
 from benchctl.run.predictions import Predictor
@@ -142,6 +142,10 @@ class Runner:
             for cell, result in predictions:
                 if result.outcome is Outcome.INTERRUPTED:
                     continue
+                if (refused := refusal(cell, result)) is not None:
+                    outcome, reason = refused
+                    self._finish(cell, result.model_copy(update={"outcome": outcome, "reason": reason}))
+                    continue
                 where = execution(cell, self._settings.device, self._settings.cuda, result.value("macs", kind="all"))
                 # a GPU that is here decides for itself whether the step fits
                 if where.device is None or (result.outcome is Outcome.OOM and where.device != "cuda"):
@@ -154,7 +158,7 @@ class Runner:
         self._listener.start(cell, f"{cell.task} on {where.device}")
         started_at, clock = _now(), time.monotonic()
         log = self._folder / f"{cell.id}.log"
-        job = self._job(cell, where)
+        job = self._job(cell, where, tuple(m for m in predicted.measurements if m.metric == "train_step_flops"))
         if isinstance(job, Answer):
             answer: CellResult | Answer = job
         else:
@@ -170,7 +174,7 @@ class Runner:
         result = _merge(answer, predicted, where)
         self._finish(cell, _with_note(result, "log", str(log)) if result.outcome.failure else result)
 
-    def _job(self, cell: Cell, where: Execution) -> Job | Answer:
+    def _job(self, cell: Cell, where: Execution, step_flops: tuple[Measurement, ...]) -> Job | Answer:
         checkpoint = None
         trained = _needed_cell(cell)
         if trained is not None:
@@ -192,6 +196,7 @@ class Runner:
             data_root=str(root) if root else None,
             checkpoint_folder=str(folder) if cell.task != "profile" else None,
             checkpoint=checkpoint,
+            step_flops=step_flops or None,
         )
 
     def _checkpoint_folder(self, cell: Cell) -> Path:

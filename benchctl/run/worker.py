@@ -111,6 +111,7 @@ def _dispatch(job: Job, stop: threading.Event) -> CellResult:
         data_root=Path(job.data_root) if job.data_root else None,
         checkpoint_folder=Path(job.checkpoint_folder) if job.checkpoint_folder else None,
         checkpoint=Path(job.checkpoint) if job.checkpoint else None,
+        step_flops=list(job.step_flops) if job.step_flops else None,
     )
     return work.execute(job.cell, settings, stop)
 
