@@ -66,7 +66,7 @@ def _train(cell: Cell, settings: WorkSettings, stop: Stop) -> CellResult:
     if settings.checkpoint is not None:
         notes["weights"] = models.start(model, cell, settings.checkpoint)
     training = TrainingStep(model.to(settings.device), cell.recipe, cell.precision, cell.objective)
-    load = models.load_settings(cell)
+    load = models.load_settings(cell, clips)
     notes |= _sources(load)
     ending = train(cell, training, clips, load, settings.checkpoint_folder, stop)
     measurements = list(ending.progress.measurements(cell, settings.device))
@@ -96,7 +96,7 @@ def _evaluate(cell: Cell, settings: WorkSettings) -> CellResult:
                 f"does not fit '{cell.method}': {what}", where=str(settings.checkpoint), fix="name the checkpoint of this preset"
             ) from None
         notes["weights"] = f"checkpoint of cell {content['cell']} after {content['step']} steps"
-    load = models.load_settings(cell)
+    load = models.load_settings(cell, clips)
     evaluation = evaluate(model.to(settings.device), clips, load, cell.precision)
     measurements = _judged(evaluation, settings, notes)
     notes |= _sources(load)
