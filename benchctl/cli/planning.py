@@ -9,24 +9,34 @@ from typing import TYPE_CHECKING
 from benchctl.folders import cache_folder, data_root
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from benchctl.plan import DataSource, Plan
+    from benchctl.spec import DatasetRef
     from benchctl.suite_file import LoadedSuite
 
 
 def planned(suite: str, settings: list[str] | None, only: list[str] | None, *, make_data: bool) -> tuple[Plan, LoadedSuite]:
     """The plan of `suite`; with `make_data`, data sets that must be generated are."""
     from benchctl.data.flow_views import check_flow
-    from benchctl.data.index import check_leakage
     from benchctl.data.track_views import check_tracks
     from benchctl.plan import Checks, Sources, expand, resolve_data
     from benchctl.suite_file import load
 
     loaded = load(suite, settings or ())
     data = resolve_data(loaded, data_root())
-    plan = expand(loaded, data, Checks(check_flow, check_tracks, check_leakage)).only(tuple(only or ()))
+    plan = expand(loaded, data, Checks(check_flow, check_tracks, _check_leakage)).only(tuple(only or ()))
     if make_data:
         plan = replace(plan, data=Sources(_made(data.main), _made(data.start)))
     return plan, loaded
+
+
+def _check_leakage(dataset: DatasetRef, root: Path, fingerprint: str) -> None:
+    """Raise UsageError where the data set's index knows of a leak; an index that cannot be used is told of."""
+    from benchctl.data.index import check_leakage
+
+    if torn := check_leakage(dataset, root, fingerprint):
+        print(f"benchctl: {torn}", file=sys.stderr)  # noqa: T201
 
 
 def _made(source: DataSource | None) -> DataSource | None:

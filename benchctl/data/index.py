@@ -36,6 +36,8 @@ _NAMED_BY = 16
 _KIND = "benchctl_index"
 #: found of a clip: what follows its path in a line
 _COLUMNS = 5
+#: what is written of a ClipInfo
+_FOUND = frozenset(f.name for f in fields(ClipInfo)) - {"path"}
 
 #: `undecided`: it could not be read at all, ran out of time or changed meanwhile, which may be otherwise the next time
 Word = Literal["readable", "unreadable", "undecided"]
@@ -109,7 +111,7 @@ def _parsed(path: Path, line: str) -> Entry | None:
         stamp, found = Stamp(int(size), int(changed)), json.loads(text)
     except ValueError:
         return None
-    if word == "readable" and isinstance(found, dict) and {"path", *found} == {f.name for f in fields(ClipInfo)}:
+    if word == "readable" and isinstance(found, dict) and found.keys() == _FOUND:
         return Entry(path, stamp, digest, word, ClipInfo(path=path, **found))
     if word in ("unreadable", "undecided") and isinstance(found, str):
         return Entry(path, stamp, digest, word, reason=found)  # type: ignore[arg-type]  # `in` does not narrow a str
@@ -187,7 +189,7 @@ def read(file: Path) -> Table:
     if decoders != table.decoders:  # it was begun later, by other decoders
         table = Table(decoders, {}, table.torn) if decoders else table
     if decoders:
-        table.lines |= dict(_lines(added))
+        table.lines |= _lines(added)
     return table
 
 
@@ -195,7 +197,7 @@ def _whole(text: str) -> Table:
     decoders = _header(text)
     if not decoders:
         return Table(torn="its first line is not that of an index of this version")
-    lines = dict(_lines(text))
+    lines = _lines(text)
     if not text.endswith(f"\n{_trailer(len(lines))}"):
         return Table(torn="it is cut short, or was changed by hand")
     return Table(decoders, lines)
@@ -210,11 +212,11 @@ def _header(text: str) -> dict[str, str]:
     return found.get("decoders", {}) if isinstance(found, dict) and found.get(_KIND) == VERSION else {}
 
 
-def _lines(text: str) -> Iterator[tuple[str, str]]:
-    for line in text[: text.rfind("\n") + 1].split("\n"):  # a process that is killed leaves the last line without its end
-        key, tab, rest = line.partition("\t")
-        if tab:
-            yield key, rest
+def _lines(text: str) -> dict[str, str]:
+    """Path as JSON -> the rest of its line. The last line is left out: a process that is killed leaves it without its end."""
+    # not in a loop of ours, which would take twice as long
+    pairs = [line.split("\t", 1) for line in text.split("\n")[:-1] if "\t" in line]
+    return dict(pairs)  # type: ignore[arg-type]  # lists of two
 
 
 def header(decoders: dict[str, str]) -> bytes:
@@ -336,10 +338,16 @@ def refuse(name: str, found: Sequence[Leak]) -> None:
     raise UsageError(what, where=name, fix="take it out of one of the splits")
 
 
-def check_leakage(dataset: DatasetRef, root: Path, fingerprint: str) -> None:
-    """Raise UsageError where the index of the data set at `root`, if it has one, knows of a clip that is in train and in test."""
+def check_leakage(dataset: DatasetRef, root: Path, fingerprint: str) -> str:
+    """Why the index of the data set at `root` cannot be used, in a line; empty: it can, or there is none.
+
+    Raises:
+        UsageError: it knows of a clip that is in train and in test.
+    """
     if not any(index_folder().glob(f"*-{fingerprint[:_NAMED_BY]}.tsv*")):
-        return  # its clips need not be listed
+        return ""  # its clips need not be listed
     module = lookup.load("dataset", dataset.name)
     clips: ClipSet = module.load(root, module.Options.model_validate(dataset.options))
-    refuse(clips.name, leaks(clips, read(file_of(clips))))
+    table = read(file_of(clips))
+    refuse(clips.name, leaks(clips, table))
+    return f"{file_of(clips)}: {table.torn}; 'benchctl data verify {dataset.name}' makes the index anew" if table.torn else ""
