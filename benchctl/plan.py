@@ -221,9 +221,7 @@ def expand(loaded: LoadedSuite, data: Sources = NO_DATA, checks: Checks = NO_CHE
     """
     suite = loaded.suite
     if set(suite.task) != {"profile"} and checks.leakage is not None:
-        for source in (data.main, data.start):
-            if source is not None and source.root is not None and source.fingerprint is not None:
-                checks.leakage(source.ref, source.root, source.fingerprint)
+        _check_leakage(data, checks.leakage)
     resolver = _Resolver(loaded)
     cells: dict[str, Cell] = {}
     for index, entry in enumerate(suite.sweep):
@@ -248,6 +246,12 @@ def expand(loaded: LoadedSuite, data: Sources = NO_DATA, checks: Checks = NO_CHE
             for cell in _tasks(suite, common, start, data):
                 cells.setdefault(cell.id, cell)
     return Plan(suite, tuple(cells.values()), data)
+
+
+def _check_leakage(data: Sources, check: LeakCheck) -> None:
+    for source in (data.main, data.start):
+        if source is not None and source.root is not None and source.fingerprint is not None:
+            check(source.ref, source.root, source.fingerprint)
 
 
 def state(cell: Cell, known: Known | None, code: Mapping[str, str], where: Execution) -> State:

@@ -112,7 +112,7 @@ def _parsed(path: Path, line: str) -> Entry | None:
     except ValueError:
         return None
     if word == "readable" and isinstance(found, dict) and found.keys() == _FOUND:
-        return Entry(path, stamp, digest, word, ClipInfo(path=path, **found))
+        return Entry(path, stamp, digest, "readable", ClipInfo(path=path, **found))
     if word in ("unreadable", "undecided") and isinstance(found, str):
         return Entry(path, stamp, digest, word, reason=found)  # type: ignore[arg-type]  # `in` does not narrow a str
     return None
@@ -216,7 +216,7 @@ def _lines(text: str) -> dict[str, str]:
     """Path as JSON -> the rest of its line. The last line is left out: a process that is killed leaves it without its end."""
     # not in a loop of ours, which would take twice as long
     pairs = [line.split("\t", 1) for line in text.split("\n")[:-1] if "\t" in line]
-    return dict(pairs)  # type: ignore[arg-type]  # lists of two
+    return dict(pairs)
 
 
 def header(decoders: dict[str, str]) -> bytes:

@@ -137,7 +137,13 @@ def test_lines_that_are_none_are_of_no_clip(clips: ClipSet) -> None:
     path = clips.train[0].path
     line = whole.lines[index._key(path)]
     assert whole.entry(path) is not None
-    for wrong in (line.replace('"frames"', '"pictures"'), line.replace('"rotation": 0, ', ""), line[:-1], line.replace("readable", "x"), "x"):
+    for wrong in (
+        line.replace('"frames"', '"pictures"'),
+        line.replace('"rotation": 0, ', ""),
+        line[:-1],
+        line.replace("readable", "x"),
+        "x",
+    ):
         assert Table(lines={index._key(path): wrong}).entry(path) is None
 
 
