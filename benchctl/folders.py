@@ -26,6 +26,11 @@ def tracks_folder() -> Path:
     return _named("BENCHCTL_TRACKS") or cache_folder() / "tracks"
 
 
+def index_folder() -> Path:
+    """Where indexes of data sets lie: $BENCHCTL_INDEX, else `index` in the cache folder."""
+    return _named("BENCHCTL_INDEX") or cache_folder() / "index"
+
+
 def weights_folder() -> Path | None:
     """$BENCHCTL_WEIGHTS, if set: where published weights are looked for first."""
     return _named("BENCHCTL_WEIGHTS")

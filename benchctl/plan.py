@@ -113,12 +113,20 @@ class TrackCheck(Protocol):
         """Raise DataMissing where clips of the data set at `root` have no tracks."""
 
 
+class LeakCheck(Protocol):
+    """What the plan needs of whoever knows what clips hold."""
+
+    def __call__(self, dataset: DatasetRef, root: Path, fingerprint: str) -> None:
+        """Raise UsageError where a clip of the data set at `root` is known to be in train and in test."""
+
+
 @dataclass(frozen=True)
 class Checks:
-    """What is looked for beside the clips of a data set that is present, where methods read any."""
+    """What is looked for in a data set that is present: beside its clips, where methods read any; and in what is known of them."""
 
     flow: FlowCheck | None = None
     tracks: TrackCheck | None = None
+    leakage: LeakCheck | None = None
 
 
 NO_CHECKS = Checks()
@@ -205,13 +213,16 @@ def expand(loaded: LoadedSuite, data: Sources = NO_DATA, checks: Checks = NO_CHE
     Args:
         loaded: the suite.
         data: its data sets.
-        checks: look for flow and tracks.
+        checks: look for flow, tracks and leakage.
 
     Raises:
         SuiteError: a method, option, recipe key, shape, backend, weights, flow or tracks that cannot be, with file:line:column.
         DataMissing: clips have no flow or no tracks.
+        UsageError: a clip is trained on and tested on.
     """
     suite = loaded.suite
+    if set(suite.task) != {"profile"} and checks.leakage is not None:
+        _check_leakage(data, checks.leakage)
     resolver = _Resolver(loaded)
     cells: dict[str, Cell] = {}
     for index, entry in enumerate(suite.sweep):
@@ -237,6 +248,12 @@ def expand(loaded: LoadedSuite, data: Sources = NO_DATA, checks: Checks = NO_CHE
             for cell in _tasks(suite, common, start, data):
                 cells.setdefault(cell.id, cell)
     return Plan(suite, tuple(cells.values()), data)
+
+
+def _check_leakage(data: Sources, check: LeakCheck) -> None:
+    for source in (data.main, data.start):
+        if source is not None and source.root is not None and source.fingerprint is not None:
+            check(source.ref, source.root, source.fingerprint)
 
 
 def state(cell: Cell, known: Known | None, code: Mapping[str, str], where: Execution) -> State:

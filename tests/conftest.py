@@ -30,7 +30,7 @@ def _stand_in_for_a_gpu() -> None:
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads the database or the weights of whoever runs it."""
-    for name in ("BENCHCTL_DB", "BENCHCTL_WEIGHTS", "BENCHCTL_FLOW", "BENCHCTL_TRACKS", "BENCHCTL_DEBUG"):
+    for name in ("BENCHCTL_DB", "BENCHCTL_WEIGHTS", "BENCHCTL_FLOW", "BENCHCTL_TRACKS", "BENCHCTL_INDEX", "BENCHCTL_DEBUG"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -1,4 +1,4 @@
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -273,6 +273,16 @@ def test_flow_files_are_looked_for_once_where_the_data_set_is_present(monkeypatc
     # what is made later is looked at by the worker, and a profile needs no clips
     assert expand(loaded, MOTION_SHAPES, Checks(flow=none)).cells
     assert expand(suite_file.parse(SUITE, Path("s.yaml")), EGOGESTAR, Checks(flow=none)).cells
+
+
+def test_leakage_is_looked_for_once_in_each_data_set_that_is_there_to_learn_from():
+    asked: list[tuple[object, ...]] = []
+    check = Checks(leakage=lambda *given: asked.append(given))
+    here = Sources(replace(EGOGESTAR.main, fingerprint="ab"), MOTION_SHAPES.main)
+    expand(suite_file.parse(PRETRAINING, Path("s.yaml")), here, check)
+    assert asked == [(EGOGESTAR.main.ref, EGOGESTAR.main.root, "ab")]
+    expand(suite_file.parse(SUITE, Path("s.yaml")), here, check)
+    assert len(asked) == 1, "a profile learns nothing"
 
 
 def test_missing_weights_say_which_method_lacks_them(monkeypatch: pytest.MonkeyPatch):

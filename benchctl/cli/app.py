@@ -53,6 +53,7 @@ def _register() -> None:
         data,
         data_flow,
         data_tracks,
+        data_verify,
         diagnose,
         diagnose_cascade,
         diagnose_weights,

@@ -15,10 +15,17 @@ _LINES = 20
 
 
 @contextmanager
-def shown(total: int, what: str) -> Iterator[Callable[[Ended], None]]:
-    """A function that shows each clip as it ends: a bar on a terminal, a line now and then elsewhere; unreadable ones are named."""
+def shown(total: int, what: str, *, unreadable: str | None = None) -> Iterator[Callable[[Ended], None]]:
+    """A function that shows each clip as it ends: a bar on a terminal, a line now and then elsewhere; unreadable ones are named.
+
+    Args:
+        total: how many clips there are.
+        what: what is computed of each.
+        unreadable: what stands before the name of an unreadable one, if not `no WHAT of`.
+    """
+    before = unreadable or f"no {what} of"
     if not sys.stderr.isatty():
-        yield _Lines(total, what)
+        yield _Lines(total, before)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -30,7 +37,7 @@ def shown(total: int, what: str) -> Iterator[Callable[[Ended], None]]:
 
         def show(ended: Ended) -> None:
             if ended.word == "unreadable":
-                progress.print(Text(_unreadable(ended, what), style="red"), soft_wrap=True)
+                progress.print(Text(_unreadable(ended, before), style="red"), soft_wrap=True)
             progress.advance(task)
 
         yield show
@@ -39,19 +46,19 @@ def shown(total: int, what: str) -> Iterator[Callable[[Ended], None]]:
 class _Lines:
     """One line for every twentieth part of the clips, and one for each that is unreadable."""
 
-    def __init__(self, total: int, what: str) -> None:
-        self._total, self._what, self._done, self._every = total, what, 0, -(-total // _LINES)
+    def __init__(self, total: int, before: str) -> None:
+        self._total, self._before, self._done, self._every = total, before, 0, -(-total // _LINES)
 
     def __call__(self, ended: Ended) -> None:
         self._done += 1
         if ended.word == "unreadable":
-            say(_unreadable(ended, self._what))
+            say(_unreadable(ended, self._before))
         if self._done % self._every == 0 or self._done == self._total:
             say(f"[{self._done}/{self._total}] {ended.clip.id}")
 
 
-def _unreadable(ended: Ended, what: str) -> str:
-    return f"no {what} of {ended.clip.id}: {ended.reason}"
+def _unreadable(ended: Ended, before: str) -> str:
+    return f"{before} {ended.clip.id}: {ended.reason}"
 
 
 def say(line: str) -> None:

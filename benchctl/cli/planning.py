@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 from benchctl.folders import cache_folder, data_root
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from benchctl.plan import DataSource, Plan
+    from benchctl.spec import DatasetRef
     from benchctl.suite_file import LoadedSuite
 
 
@@ -22,10 +25,18 @@ def planned(suite: str, settings: list[str] | None, only: list[str] | None, *, m
 
     loaded = load(suite, settings or ())
     data = resolve_data(loaded, data_root())
-    plan = expand(loaded, data, Checks(check_flow, check_tracks)).only(tuple(only or ()))
+    plan = expand(loaded, data, Checks(check_flow, check_tracks, _check_leakage)).only(tuple(only or ()))
     if make_data:
         plan = replace(plan, data=Sources(_made(data.main), _made(data.start)))
     return plan, loaded
+
+
+def _check_leakage(dataset: DatasetRef, root: Path, fingerprint: str) -> None:
+    """Raise UsageError where the data set's index knows of a leak; an index that cannot be used is told of."""
+    from benchctl.data.index import check_leakage
+
+    if torn := check_leakage(dataset, root, fingerprint):
+        print(f"benchctl: {torn}", file=sys.stderr)  # noqa: T201
 
 
 def _made(source: DataSource | None) -> DataSource | None:

@@ -17,6 +17,7 @@ import numpy as np
 from benchctl.data.clip_set import ClipRecord, ClipSet
 from benchctl.data.decode import TIME_LIMIT_SECONDS, ClipInfo, Frames, decode, probe
 from benchctl.data.flow_views import FlowSource
+from benchctl.data.index import ClipIndex
 from benchctl.data.room import check_room
 from benchctl.data.sampling import Indices, eval_indices, train_indices
 from benchctl.data.track_views import TrackSource
@@ -46,6 +47,8 @@ class LoadSettings:
     pixels: bool = True
     #: what the videos must hold
     modality: Modality = "rgb"
+    #: what is known of clips beforehand; None: each is decoded completely when it is first met
+    index: ClipIndex | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,8 @@ class ClipDataset:
         settings, shape, recipe = self._settings, self._settings.shape, self._settings.recipe
         path, limit = self.records[index].path, settings.time_limit_seconds
         if index not in self._probed:
-            self._probed[index] = probe(path, time_limit_seconds=limit)
+            known = settings.index.info(self.records[index]) if settings.index is not None else None
+            self._probed[index] = known or probe(path, time_limit_seconds=limit)
         info = self._probed[index]
         if rng is None:
             return self._fixed_views(index, info)

@@ -13,6 +13,7 @@ from torch import nn
 from benchctl import lookup
 from benchctl.data.clip_set import ClipSet
 from benchctl.data.flow_views import flow_source
+from benchctl.data.index import index_of
 from benchctl.data.loading import LoadSettings
 from benchctl.data.track_views import track_source
 from benchctl.data.transforms import Normalisation
@@ -77,8 +78,8 @@ def start(model: nn.Module, cell: Cell, file: Path) -> str:
     return f"from {words}, classifier random"
 
 
-def load_settings(cell: Cell) -> LoadSettings:
-    """How the cell's clips become batches."""
+def load_settings(cell: Cell, clips: ClipSet) -> LoadSettings:
+    """How the cell's `clips` become batches."""
     method = _method(cell)
     config = method.Config.model_validate(cell.config)
     statistics, flow = config.statistics() or (method.MEAN, method.STD), config.clip_flow()
@@ -91,6 +92,7 @@ def load_settings(cell: Cell) -> LoadSettings:
         tracks=track_source(tracks, cell.dataset) if tracks and cell.dataset else None,
         pixels=pixels is not None,
         modality=config.clip_modality(),
+        index=index_of(clips),
     )
 
 

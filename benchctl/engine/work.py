@@ -73,7 +73,7 @@ def _train(cell: Cell, settings: WorkSettings, stop: Stop) -> CellResult:
     if settings.checkpoint is not None:
         notes["weights"] = models.start(model, cell, settings.checkpoint)
     step = TrainingStep(model.to(settings.device), cell.recipe, cell.precision, cell.objective)
-    load = models.load_settings(cell)
+    load = models.load_settings(cell, clips)
     notes |= _sources(load)
 
     def judge() -> dict[str, float]:
@@ -149,7 +149,7 @@ def _evaluate(cell: Cell, settings: WorkSettings) -> CellResult:
                 f"does not fit '{cell.method}': {what}", where=str(settings.checkpoint), fix="name the checkpoint of this preset"
             ) from None
         notes["weights"] = f"checkpoint of cell {content['cell']} after {content['step']} steps"
-    load = models.load_settings(cell)
+    load = models.load_settings(cell, clips)
     evaluation = evaluate(model.to(settings.device), clips, load, cell.precision)
     measurements = _judged(evaluation, settings, notes)
     notes |= _sources(load)
