@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchctl.data import annotations, clip_set
+from benchctl.data import annotation_files, clip_set
 from benchctl.data.clip_set import ClipSet, Row, Split
 from benchctl.errors import UsageError
 from benchctl.spec import DatasetRef, Vocabulary
@@ -47,7 +47,7 @@ def load(root: Path, options: Options) -> ClipSet:
 
 
 def _classes(path: Path) -> list[str]:
-    content = annotations.read_json(path)
+    content = annotation_files.read_json(path)
     if not isinstance(content, list) or not all(isinstance(words, list) and all(isinstance(w, str) for w in words) for words in content):
         raise UsageError("not a list of the words of each class", where=str(path), fix="name the data set's own vocabulary")
     classes = [" ".join(words) for words in content]
@@ -58,5 +58,5 @@ def _classes(path: Path) -> list[str]:
 
 
 def _rows(root: Path, file: str, split: Split, options: Options) -> Iterator[Row]:
-    for where, entry in annotations.read_entries(root / file, {"vid_name": str, "label": int}):
+    for where, entry in annotation_files.read_entries(root / file, {"vid_name": str, "label": int}):
         yield Row(f"{options.videos}/{entry['vid_name']}.mp4", int(str(entry["label"])), split, where)

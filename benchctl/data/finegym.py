@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from benchctl.data import annotations, clip_set
+from benchctl.data import annotation_files, clip_set
 from benchctl.data.clip_set import ClipSet, Row, Split
 from benchctl.errors import UsageError
 from benchctl.spec import DatasetRef, Vocabulary
@@ -57,10 +57,10 @@ def load(root: Path, options: Options) -> ClipSet:
 
 
 def _rows(root: Path, file: str, split: Split, options: Options) -> Iterator[Row]:
-    for where, line in annotations.read_lines(root / file):
+    for where, line in annotation_files.read_lines(root / file):
         fields = line.rsplit(None, 1)
         if len(fields) != 2:
             raise UsageError(f"not 'name label': '{line}'", where=where, fix="repair this line")
         if not _NAME.fullmatch(fields[0]):
             raise UsageError(f"'{fields[0]}' is not called <id>_E_<start>_<end>_A_<start>_<end>", where=where, fix="repair this line")
-        yield Row(f"{options.videos}/{fields[0]}.mp4", annotations.integer(fields[1], "label", where), split, where)
+        yield Row(f"{options.videos}/{fields[0]}.mp4", annotation_files.integer(fields[1], "label", where), split, where)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from benchctl.data import annotations, clip_set
+from benchctl.data import annotation_files, clip_set
 from benchctl.data.clip_set import ClipSet, Row, Split
 from benchctl.errors import DataMissing, UsageError
 from benchctl.spec import DatasetRef, Vocabulary
@@ -54,7 +54,7 @@ def load(root: Path, options: Options) -> ClipSet:
 
 
 def _rows(root: Path, name: str, label: int, options: Options) -> Iterator[Row]:
-    for where, line in annotations.read_lines(root / options.lists / f"{name}_test_split{options.split}.txt"):
+    for where, line in annotation_files.read_lines(root / options.lists / f"{name}_test_split{options.split}.txt"):
         file, _, number = line.rpartition(" ")
         if not file or number not in _SPLITS:
             raise UsageError(f"not 'file number', with 0, 1 or 2: '{line}'", where=where, fix="repair this line")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchctl.data import annotations, clip_set
+from benchctl.data import annotation_files, clip_set
 from benchctl.data.clip_set import ClipSet, Row, Split
 from benchctl.errors import UsageError
 from benchctl.spec import DatasetRef, Vocabulary
@@ -64,7 +64,7 @@ def load(root: Path, options: Options) -> ClipSet:
     classes = sorted({clip.label for clip in train})
     index = {label: number for number, label in enumerate(classes)}
     rows = [*_rows(root, train, options.train_videos, index, options), *_rows(root, test, options.test_videos, index, options)]
-    return clip_set.clip_set("kinetics400", root, classes, annotations.in_one_split(rows), flip_safe=FLIP_SAFE)
+    return clip_set.clip_set("kinetics400", root, classes, annotation_files.in_one_split(rows), flip_safe=FLIP_SAFE)
 
 
 def _listed(path: Path, split: Split) -> Iterator[_Listed]:
@@ -72,14 +72,14 @@ def _listed(path: Path, split: Split) -> Iterator[_Listed]:
         label, video = row["label"].strip(), row["youtube_id"].strip()
         if not label or not video:
             raise UsageError("empty label" if video else "empty youtube_id", where=where, fix="repair this line")
-        start, end = (annotations.integer(row[column].strip(), column, where) for column in ("time_start", "time_end"))
+        start, end = (annotation_files.integer(row[column].strip(), column, where) for column in ("time_start", "time_end"))
         yield _Listed(label, f"{video}_{start:06d}_{end:06d}.mp4", split, where)
 
 
 def _rows(root: Path, listed: list[_Listed], videos: str, index: dict[str, int], options: Options) -> Iterator[Row]:
     folders: dict[str, str] = {}
     for clip in listed:
-        number = annotations.class_index(clip.label, index, where=clip.where, source=options.train)
+        number = annotation_files.class_index(clip.label, index, where=clip.where, source=options.train)
         if clip.label not in folders:
             folders[clip.label] = _folder(root, videos, clip.label, options)
         yield Row(f"{folders[clip.label]}/{clip.name}", number, clip.split, clip.where)

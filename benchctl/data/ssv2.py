@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchctl.data import annotations, clip_set
+from benchctl.data import annotation_files, clip_set
 from benchctl.data.clip_set import ClipSet, Row, Split
 from benchctl.errors import UsageError
 from benchctl.spec import DatasetRef, Vocabulary
@@ -59,7 +59,7 @@ def load(root: Path, options: Options) -> ClipSet:
 
 def _official(path: Path) -> list[str]:
     """The classes by their index."""
-    content = annotations.read_json(path)
+    content = annotation_files.read_json(path)
     if not isinstance(content, dict):
         raise UsageError("not an object of class and index", where=str(path), fix="name the data set's own file")
     by_index: dict[int, str] = {}
@@ -72,18 +72,18 @@ def _official(path: Path) -> list[str]:
 
 
 def _part(path: Path, index: dict[str, int], options: Options) -> list[str]:
-    listed = {}
-    for line, where in annotations.read_class_names(path).items():
+    listed: dict[int, str] = {}
+    for line, where in annotation_files.read_class_names(path).items():
         name = line.translate(_WITHOUT_BRACKETS)
-        number = annotations.class_index(name, index, where=where, source=options.labels)
-        if number in listed:
-            raise UsageError(f"class '{name}' is listed twice", where=where, fix="remove one")
-        listed[number] = name
-    return [listed[number] for number in sorted(listed)]
+        number = annotation_files.class_index(name, index, where=where, source=options.labels)
+        other = listed.setdefault(number, where)
+        if other != where:
+            raise UsageError(f"class '{name}' is listed twice", where=where, fix=f"it is also at {other}; remove one")
+    return [name for name, number in index.items() if number in listed]
 
 
 def _rows(root: Path, file: str, split: Split, options: Options, index: dict[str, int]) -> Iterator[Row]:
-    for where, entry in annotations.read_entries(root / file, {"id": str, "template": str}):
+    for where, entry in annotation_files.read_entries(root / file, {"id": str, "template": str}):
         name = str(entry["template"]).translate(_WITHOUT_BRACKETS)
-        label = annotations.class_index(name, index, where=where, source=options.labels)
+        label = annotation_files.class_index(name, index, where=where, source=options.labels)
         yield Row(f"{options.videos}/{entry['id']}.webm", label, split, where)

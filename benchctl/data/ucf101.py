@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from benchctl.data import annotations, clip_set
+from benchctl.data import annotation_files, clip_set
 from benchctl.data.clip_set import ClipSet, Row
 from benchctl.errors import UsageError
 from benchctl.spec import DatasetRef, Vocabulary
@@ -50,7 +50,7 @@ def load(root: Path, options: Options) -> ClipSet:
 
 def _classes(path: Path) -> list[str]:
     classes: list[str] = []
-    for where, line in annotations.read_lines(path):
+    for where, line in annotation_files.read_lines(path):
         number, _, name = line.partition(" ")
         if number != str(len(classes) + 1) or not name.strip() or name.strip() in classes:
             what = f"not '{len(classes) + 1} class', with a class of its own: '{line}'"
@@ -60,21 +60,21 @@ def _classes(path: Path) -> list[str]:
 
 
 def _train_rows(root: Path, options: Options, index: dict[str, int]) -> Iterator[Row]:
-    for where, line in annotations.read_lines(root / options.lists / f"trainlist{options.split:02}.txt"):
+    for where, line in annotation_files.read_lines(root / options.lists / f"trainlist{options.split:02}.txt"):
         fields = line.rsplit(None, 1)
         if len(fields) != 2:
             raise UsageError(f"not 'path number': '{line}'", where=where, fix="repair this line")
         label = _label(fields[0], index, where)
-        if annotations.integer(fields[1], "label", where) != label + 1:
+        if annotation_files.integer(fields[1], "label", where) != label + 1:
             what = f"label {fields[1]} is not that of the folder, which classInd.txt gives as {label + 1}"
             raise UsageError(what, where=where, fix="repair this line, or classInd.txt")
         yield Row(f"{options.videos}/{fields[0]}", label, "train", where)
 
 
 def _test_rows(root: Path, options: Options, index: dict[str, int]) -> Iterator[Row]:
-    for where, line in annotations.read_lines(root / options.lists / f"testlist{options.split:02}.txt"):
+    for where, line in annotation_files.read_lines(root / options.lists / f"testlist{options.split:02}.txt"):
         yield Row(f"{options.videos}/{line}", _label(line, index, where), "test", where)
 
 
 def _label(path: str, index: dict[str, int], where: str) -> int:
-    return annotations.class_index(path.partition("/")[0], index, where=where, source="classInd.txt")
+    return annotation_files.class_index(path.partition("/")[0], index, where=where, source="classInd.txt")
