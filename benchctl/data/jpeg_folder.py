@@ -41,7 +41,7 @@ def frame_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     except OSError as error:
         raise ClipUnreadable(f"the folder cannot be read: {error.strerror or error}", where=str(folder)) from error
     if not names:
-        raise ClipUnreadable(f"no {' or '.join(suffixes)} frame in the folder", where=str(folder))
+        raise ClipUnreadable(f"not a file, and as a folder it holds no {' or '.join(suffixes)} frame", where=str(folder))
     numbered: dict[int, str] = {}
     for name in names:
         found = _NUMBER.search(name.rpartition(".")[0])

@@ -97,7 +97,7 @@ def test_frames_that_are_none(jpegs: Path, tmp_path: Path) -> None:
     (jpegs / "00002.jpg").mkdir()
     assert refused(jpegs) == "frame '00002.jpg' cannot be read: Is a directory"
     (tmp_path / "empty").mkdir()
-    assert refused(tmp_path / "empty") == "no .jpg or .jpeg frame in the folder"
+    assert refused(tmp_path / "empty") == "not a file, and as a folder it holds no .jpg or .jpeg frame"
 
 
 def test_frames_of_two_sizes_numbers_and_none(jpegs: Path) -> None:
