@@ -41,7 +41,7 @@ THIRD_PARTIES: dict[str, tuple[str, ...]] = {
     "torch": ("layers/", "methods/", "data/", "metrics/", "probes/", "engine/", "visualize/"),
     "timm": ("layers/", "methods/"),
     "torchvision": ("layers/", "methods/"),
-    "cv2": ("layers/", "data/tracks.py", "data/track_files.py"),
+    "cv2": ("layers/", "data/tracks.py", "data/track_files.py", "data/jpeg_folder.py", "data/depth_folder.py"),
     "sklearn": ("visualize/",),
     "transformers": ("layers/", "methods/"),
     "cotracker": ("data/tracks.py",),

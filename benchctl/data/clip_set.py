@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,7 +23,7 @@ Split = Literal["train", "test"]
 
 @dataclass(frozen=True, slots=True)
 class ClipRecord:
-    """One labelled video file."""
+    """One labelled video: a file, or a folder of frames."""
 
     #: path relative to the data set's folder, with forward slashes
     id: str
@@ -46,7 +47,7 @@ class ClipSet:
     test: tuple[ClipRecord, ...]
     #: whether a mirrored clip keeps its class
     flip_safe: bool
-    #: SHA-256 over (id, label, split, file size) of every clip, and its values and video where it has them, sorted
+    #: SHA-256 over (id, label, split, size) of every clip, and its values and video where it has them, sorted
     fingerprint: str
     #: ids that the list names and the folder lacks; they are in no split
     missing: tuple[str, ...] = ()
@@ -141,7 +142,7 @@ def clip_set(
             what = f"video '{row.video}' is something else, or in the other split, at {first.where}"
             raise UsageError(what, where=row.where, fix="give all its clips one split and one class, or the same numbers")
         try:
-            size = path.stat().st_size
+            size = _size(path)
         except (FileNotFoundError, NotADirectoryError):
             missing.append(record.id)
             continue
@@ -169,6 +170,19 @@ def clip_set(
         missing=tuple(missing),
         targets=targets,
     )
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; of a folder, how many frames (entries that are not hidden) it holds.
+
+    The bytes of all frames would take a look at each of some millions of files. What the file system says is the size of a folder
+    differs from one disk to the next.
+    """
+    state = path.stat()
+    if not stat.S_ISDIR(state.st_mode):
+        return state.st_size
+    with os.scandir(path) as entries:
+        return sum(not entry.name.startswith(".") for entry in entries)
 
 
 def _check_targets(root: Path, targets: Sequence[str], train: Sequence[ClipRecord]) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shlex
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,13 +130,12 @@ class VideoDigests:
             OSError: the video cannot be read.
             MissingError: the folder cannot be written.
         """
-        state = path.stat()
-        stamp, name = f"{state.st_size} {state.st_mtime_ns}", json.dumps(str(path.absolute()))
+        size, changed = _state(path)
+        stamp, name = f"{size} {changed}", json.dumps(str(path.absolute()))
         digest, known = self._known.get(name, ("", ""))
         if known == stamp:
             return digest
-        with path.open("rb") as video:
-            digest = hashlib.file_digest(video, "sha256").hexdigest()
+        digest = _digest(path)
         self._known[name] = (digest, stamp)
         if remember:
             with writing(self._file, "digests"), self._file.open("a", encoding="utf-8") as file:
@@ -169,14 +170,31 @@ def digest_of(path: Path) -> str:
         ClipUnreadable: it cannot be read.
     """
     try:
-        state = path.stat()
-        return _digest_of(path, state.st_size, state.st_mtime_ns)
+        return _digest_of(path, *_state(path))
     except OSError as error:
         raise ClipUnreadable(error.strerror or str(error), where=str(path)) from error
 
 
 @cache
 def _digest_of(path: Path, _size: int, _changed: int) -> str:
+    return _digest(path)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Bytes, and nanoseconds of the last change; of a folder of frames, of all that is in it together."""
+    state = path.stat()
+    if not stat.S_ISDIR(state.st_mode):
+        return state.st_size, state.st_mtime_ns
+    with os.scandir(path) as entries:
+        states = [entry.stat() for entry in entries]
+    return sum(s.st_size for s in states), max(s.st_mtime_ns for s in (state, *states))
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a video; of a folder of frames, of their names and digests."""
+    if path.is_dir():
+        frames = [f"{frame.name}\0{_digest(frame)}" for frame in sorted(path.iterdir())]
+        return hashlib.sha256("\n".join(frames).encode()).hexdigest()
     with path.open("rb") as video:
         return hashlib.file_digest(video, "sha256").hexdigest()
 

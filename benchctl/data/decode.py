@@ -7,7 +7,7 @@ lists, without an error. `probe` settles this once per file, and `decode` follow
 A file is readable when every frame its container announces decodes without an error and without a damage flag. H.264, MPEG-4 and
 AV1 decoders flag most damage inside a frame; VP9 and HEVC decoders flag none, so changed bytes in such a file can go unnoticed.
 
-Files that end in `.bin` are depth clips (`benchctl.data.depth`), of one channel.
+Files that end in `.bin` and folders of PNGs are depth clips (`benchctl.data.depth`), of one channel; other folders hold JPEGs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from benchctl.data import depth
+from benchctl.data import depth, jpeg_folder
 from benchctl.data.time_limit import Deadline, within
 from benchctl.errors import ClipUnreadable, MissingError
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-Decoder = Literal["decord", "pyav", "depth"]
+Decoder = Literal["decord", "pyav", "depth", "jpeg_folder"]
 Frames = npt.NDArray[np.uint8]
 
 #: seconds after which a clip counts as unreadable
@@ -84,7 +84,7 @@ def probe(path: Path | str, *, time_limit_seconds: float = TIME_LIMIT_SECONDS) -
         ClipUnreadable: empty, no video, cut short, damaged, or not decoded within `time_limit_seconds`.
     """
     path = Path(path)
-    probing = _probe_depth if path.suffix.lower() == depth.SUFFIX else _probe
+    probing = _probe_depth if depth.is_depth(path) else jpeg_folder.probe if path.is_dir() else _probe
     return within(time_limit_seconds, path, lambda deadline: probing(path, deadline))
 
 
@@ -118,7 +118,8 @@ def decode(
     if asked.min() < 0 or asked.max() >= info.frames:
         raise IndexError(f"{path}: frames {asked.min()} to {asked.max()} asked for, 0 to {info.frames - 1} exist")
     wanted, back = np.unique(asked, return_inverse=True)
-    read = {"decord": _decord_frames, "pyav": _pyav_frames, "depth": _depth_frames}[info.decoder if decoder == "auto" else decoder]
+    readers = {"decord": _decord_frames, "pyav": _pyav_frames, "depth": _depth_frames, "jpeg_folder": jpeg_folder.read_frames}
+    read = readers[info.decoder if decoder == "auto" else decoder]
     frames = within(time_limit_seconds, path, lambda deadline: read(info, wanted, deadline))
     return np.ascontiguousarray(frames[back])
 

@@ -3,12 +3,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import av
 import numpy as np
 import pytest
 
 from benchctl.data.encode import write_mp4
+from benchctl.errors import UsageError
 
 
 def _data_root() -> Path:
@@ -63,3 +65,29 @@ def _with_half_chroma(frames: np.ndarray) -> np.ndarray:
 def with_half_chroma() -> Callable[[np.ndarray], np.ndarray]:
     """What yuv420p leaves of RGB frames before any encoding."""
     return _with_half_chroma
+
+
+def _place(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"listing looks at names and sizes only")
+
+
+@pytest.fixture(scope="session")
+def place() -> Callable[..., None]:
+    """Put small files in the place of videos."""
+    return _place
+
+
+def _refusal(kind: type[UsageError], module: ModuleType, root: Path, **options: object) -> str:
+    with pytest.raises(kind) as caught:
+        module.load(root, module.Options(**options))
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+    return str(caught.value).replace(f"{root}/", "")
+
+
+@pytest.fixture(scope="session")
+def refusal() -> Callable[..., str]:
+    """The one line with which a data set's file refuses what is at a folder, paths relative to it."""
+    return _refusal

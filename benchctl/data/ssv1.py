@@ -1,0 +1,42 @@
+"""Something-Something V1: 174 actions with objects, as sentences with "something" in the objects' place (Goyal et al. 2017).
+
+The data set's folder holds `something-something-v1-labels.csv`, `-train.csv` and `-validation.csv`, and the folder
+`20bn-something-something-v1` with a folder of JPEGs for each clip: `<id>/00001.jpg`. The clips to validate on are tested on, since the
+labels of the test clips are not public.
+
+Left and right are not to be exchanged: "pushing something from left to right" is a class, and so is its mirror image.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchctl.data import clip_set, id_label
+from benchctl.data.clip_set import ClipSet
+from benchctl.spec import DatasetRef
+
+DATASET = "174 actions with objects (Something-Something V1), folders of JPEGs"
+FLIP_SAFE = False
+
+
+class Options(id_label.Lists):
+    """Where the lists and the frames are, relative to the data set's folder."""
+
+    labels: str = "something-something-v1-labels.csv"
+    train: str = "something-something-v1-train.csv"
+    test: str = "something-something-v1-validation.csv"
+    frames: str = "20bn-something-something-v1"
+
+
+def locate(ref: DatasetRef, data_root: Path | None) -> Path | None:
+    """The data set's folder, or None."""
+    return clip_set.locate(ref, data_root)
+
+
+def load(root: Path, options: Options) -> ClipSet:
+    """The clips to train and to validate on.
+
+    Raises:
+        DataMissing, UnknownName, UsageError: as `id_label.load_as`.
+    """
+    return id_label.load_as("ssv1", root, options, flip_safe=FLIP_SAFE)
