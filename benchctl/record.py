@@ -181,11 +181,9 @@ class CellResult(Record):
         return self
 
     def value(self, metric: str, **which: str) -> float | int | None:
-        """The first value of `metric` whose fields match `which` (`kind`, `source`, `device`), or None."""
-        for m in self.measurements:
-            if m.metric == metric and all(getattr(m, k) == v for k, v in which.items()):
-                return m.value
-        return None
+        """The first value of `metric` whose fields match `which` (`kind`, `source`, `device`), or None; of no kind before of any."""
+        found = [m for m in self.measurements if m.metric == metric and all(getattr(m, k) == v for k, v in which.items())]
+        return next((m.value for m in sorted(found, key=lambda m: m.kind != "")), None)
 
 
 class RunRecord(Record):

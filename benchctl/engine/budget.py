@@ -10,6 +10,8 @@ from benchctl.spec import COUNTED, TIMED, Budget, Cell, ClipShape, Spent
 
 #: what is only known while it runs is planned anew from the pace so far; the first steps, which are slower, are no pace
 WARMUP_STEPS = 5
+#: of sums of seconds
+_ROUNDING = 1e-9
 
 
 @dataclass
@@ -59,7 +61,8 @@ class Allowance:
         planned = self.budget.steps(self.shape, self.step_flops)
         counted = used.steps / planned if planned else 0.0
         timed = [self.amount_used(name, used) / limit for name, limit in self.budget.limits.items() if name in TIMED]
-        return min(1.0, max(counted, *timed, 0.0))
+        done = max(counted, *timed, 0.0)
+        return 1.0 if done > 1 - _ROUNDING else done
 
     def planned_steps(self, used: Used) -> int:
         """Steps of the whole training, as far as the pace so far tells; at least one more than were made while it goes on.
@@ -78,7 +81,7 @@ class Allowance:
         if self.share(used) < 1.0:
             return None
         for name, limit in self.budget.limits.items():
-            reached = self.amount_used(name, used) >= limit * (1 - 1e-9)
+            reached = self.amount_used(name, used) >= limit * (1 - _ROUNDING)
             if not reached and name in COUNTED:
                 # to the nearest step
                 reached = used.steps >= max(1, round(limit / self.budget.per_step(name, self.shape, self.step_flops)))
