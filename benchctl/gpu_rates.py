@@ -123,7 +123,7 @@ def factor(gpu_name: str, table: str) -> Factor | Unknown:
     if table not in TABLES:
         raise unknown("table of GPU-hour factors", table, TABLES)
     factors = TABLES[table].factors
-    found = [factors[name] for name in _NAMES.get(gpu_name.removeprefix("NVIDIA "), ()) if name in factors]
+    found = [factors[name] for name in _table_names(gpu_name) if name in factors]
     if found:
         return Factor(found[0], table, TABLES[table].source)
     if " MIG " in gpu_name:
@@ -134,3 +134,12 @@ def factor(gpu_name: str, table: str) -> Factor | Unknown:
 def normalised_seconds(gpu_seconds: float, factor: Factor) -> float:
     """V100 GPU-seconds that `gpu_seconds` (seconds x GPUs) stand for."""
     return gpu_seconds * factor.value
+
+
+def is_v100(gpu_name: str) -> bool:
+    """Whether a GPU is the unit, by the name that the driver or CUDA gives it."""
+    return "V100" in _table_names(gpu_name)
+
+
+def _table_names(gpu_name: str) -> tuple[str, ...]:
+    return _NAMES.get(gpu_name.removeprefix("NVIDIA "), ())

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from benchctl.errors import UnknownName
-from benchctl.gpu_rates import TABLES, Factor, Unknown, factor, normalised_seconds
+from benchctl.gpu_rates import TABLES, Factor, Unknown, factor, is_v100, normalised_seconds
 
 MOOSE, PEAK, LAMBDA = "moose-v1", "peak-dense16-v1", "lambda-fp16-v1"
 
@@ -100,3 +100,8 @@ def test_hours_worked_example():
     known = factor("NVIDIA A100-SXM4-80GB", MOOSE)
     assert isinstance(known, Factor)
     assert normalised_seconds(5400.0 * 4, known) / 3600 == 15.0
+
+
+@pytest.mark.parametrize(("name", "expected"), [("Tesla V100-SXM2-32GB", True), ("Tesla V100S-PCIE-32GB", False), ("NVIDIA A10", False)])
+def test_which_gpus_are_the_unit(name: str, expected: bool):
+    assert is_v100(name) == expected
