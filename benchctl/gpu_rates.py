@@ -2,7 +2,7 @@
 
     V100 GPU-hours = seconds x GPUs x factor / 3600
 
-The tables disagree by a factor of two on newer GPUs, so a normalised number always says which one it is from. Their names carry a
+The tables disagree, by a factor of 2.7 on the newest GPU, so a normalised number always says which one it is from. Their names carry a
 version: a table that changes gets a new name. A GPU that a table lacks is unknown there, never borrowed from another table, and never
 found by a part of its name: an A10G is not an A10.
 """
