@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -29,7 +29,8 @@ def calibrate(
 
     facts = machine.facts(device)
     there = calibration.load(against) if against is not None else None
-    kind, name = ("cuda", cuda_name()) if device != "cpu" and facts.cuda else ("cpu", facts.environment.cpu)
+    kind: Literal["cpu", "cuda"] = "cuda" if device != "cpu" and facts.cuda else "cpu"
+    name = cuda_name() if kind == "cuda" else facts.environment.cpu
     typer.echo(f"timing {calibration.WORKLOADS[kind].name} on {name}", err=True)
     here = calibration.measure(kind, name)
     file = calibration.store(here)
@@ -55,7 +56,11 @@ def _print(here: Calibration, file: Path) -> None:
 
     rows = [
         ("workload", here.workload),
-        ("device", here.device_name + (f", {here.threads} threads" if here.device == "cpu" else "")),
+        (
+            "device",
+            here.device_name
+            + (f", torch on {here.threads} {'thread' if here.threads == 1 else 'threads'}" if here.device == "cpu" else ""),
+        ),
         ("rate", f"{here.clips_per_second:.4g} clips/s, median of {here.steps} steps"),
         ("torch", here.torch),
         ("stored", str(file)),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,11 @@ def test_a_rate_is_clips_over_the_median_step():
     assert found.clips_per_second * found.step_seconds_p50 == pytest.approx(3)
     assert 0 < found.step_seconds_p50 <= found.step_seconds_p90
     assert (found.torch, found.threads) == (torch.__version__, torch.get_num_threads())
+
+
+def test_a_slow_machine_times_fewer_steps(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(calibration, "LIMIT_SECONDS", 0.0)
+    assert measure("cpu", "Some CPU", replace(TINY, steps=9)).steps == calibration.LEAST_STEPS
 
 
 def test_steps_train(monkeypatch: pytest.MonkeyPatch):
