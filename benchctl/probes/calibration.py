@@ -5,7 +5,7 @@
     vit-ti16-fp32-v1   CPU. A ViT-Ti/16 (width 192, 12 blocks, 3 heads) over 4 frames of 112 x 112, 1 clip a step, fp32, SGD with momentum,
                        3 steps to warm up and 20 timed.
 
-Fewer steps are timed where they take over 20 s in all. The model is written here and not taken from `methods`, and inputs are drawn before
+Fewer steps are timed where they take over 10 s in all. The model is written here and not taken from `methods`, and inputs are drawn before
 the clock starts: a workload that changes gets a new name. Its attention is whatever kernel torch takes on the device. A rate is no factor:
 only the ratio of two rates of one workload says how much faster one machine is, and a factor to the V100 needs the file of a V100.
 """
@@ -35,7 +35,7 @@ PATCH = 16
 #: steps of a machine that does nothing else differ by less
 STEADY_SPREAD = 0.1
 #: no further step is timed after so long, once there are a few: a slow or busy machine ends in time too
-LIMIT_SECONDS = 20.0
+LIMIT_SECONDS = 10.0
 LEAST_STEPS = 5
 
 
