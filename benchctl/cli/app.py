@@ -50,6 +50,7 @@ def main() -> None:
 
 def _register() -> None:
     from benchctl.cli import (  # noqa: F401  (importing registers)
+        calibrate,
         data,
         data_flow,
         data_tracks,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from benchctl.errors import DeviceMissing, TraceFailed
+from benchctl.gpu_rates import TABLES, Factor, factor
 from benchctl.probes import nvml
 from benchctl.record import Gpu
 
@@ -52,9 +54,28 @@ def cuda_unavailable() -> str | None:
     return None if torch.cuda.is_available() else "torch cannot use CUDA with this driver"
 
 
+def cuda_name() -> str:
+    """What CUDA calls the GPU that commands use; there must be one."""
+    import torch
+
+    return torch.cuda.get_device_name()
+
+
 def capabilities() -> list[Capability]:
     """Every kind of measurement of this package, in the order a reader looks for them."""
-    return [_cpu(), _cuda(), _nvml(), _rss(), _operations(), _prediction()]
+    return [
+        _cpu(),
+        _cuda(),
+        _process_memory(),
+        _nvml("energy", lambda gpu: f"a counter, now at {gpu.energy_millijoules() / 3.6e9:,.1f} kWh"),
+        _nvml("SM clock", lambda gpu: f"{gpu.sm_clock_megahertz()} MHz now"),
+        _nvml("throttle reasons", lambda gpu: ", ".join(nvml.reason_names(gpu.clock_reasons())) or "none now"),
+        _nvml("GPU utilisation", lambda gpu: f"{gpu.utilisation_percent()} % now"),
+        _gpu_hours(),
+        _rss(),
+        _operations(),
+        _prediction(),
+    ]
 
 
 def _cpu() -> Capability:
@@ -69,16 +90,52 @@ def _cuda() -> Capability:
         return Capability("latency and memory on CUDA", False, reason)
     import torch
 
-    return Capability("latency and memory on CUDA", True, f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}")
+    return Capability("latency and memory on CUDA", True, f"{cuda_name()}, CUDA {torch.version.cuda}")
 
 
-def _nvml() -> Capability:
+def _process_memory() -> Capability:
+    """Asked while this process holds some: one without a CUDA context is not listed anywhere."""
+    what = "device memory of this process"
+    reason = cuda_unavailable()
+    if reason is not None:
+        return Capability(what, False, reason)
+    import torch
+
+    try:
+        held = torch.ones(1, device="cuda")
+        with nvml.OpenGpu(str(torch.cuda.get_device_properties(held.device).uuid)) as gpu:
+            return Capability(what, True, f"{gpu.process_bytes() / 2**20:,.0f} MiB now")
+    except (DeviceMissing, RuntimeError) as missing:
+        return Capability(what, False, " ".join(str(missing).split()))
+
+
+def _nvml(what: str, ask: Callable[[nvml.OpenGpu], str]) -> Capability:
+    """What the driver tells of each GPU; available where it tells it of one."""
     try:
         found = nvml.driver()
     except DeviceMissing as missing:
-        return Capability("device memory through NVML", False, str(missing))
-    names = ", ".join(gpu.name for gpu in found.gpus)
-    return Capability("device memory through NVML", bool(found.gpus), f"driver {found.version}, {names or 'which sees no GPU'}")
+        return Capability(what, False, str(missing))
+    if not found.gpus:
+        return Capability(what, False, f"driver {found.version} sees no GPU")
+    told, lacking = {}, {}
+    for gpu in found.gpus:
+        with nvml.OpenGpu(gpu.uuid) as opened:
+            try:
+                told[gpu.uuid] = ask(opened)
+            except DeviceMissing as missing:
+                lacking[gpu.uuid] = str(missing)
+    said = told | lacking
+    return Capability(what, bool(told), "; ".join(f"{gpu.name}: {said[gpu.uuid]}" for gpu in found.gpus))
+
+
+def _gpu_hours() -> Capability:
+    what = "V100 GPU-hours"
+    names = sorted({gpu.name for gpu in gpus().gpus})
+    if not names:
+        return Capability(what, False, "no GPU; CPU time is recorded, never normalised")
+    known = {name: [found for table in TABLES if isinstance(found := factor(name, table), Factor)] for name in names}
+    said = (f"{name}: {', '.join(f'{f.value:g} by {f.table}' for f in known[name]) or 'in no table'}" for name in names)
+    return Capability(what, any(known.values()), "; ".join(said))
 
 
 def _rss() -> Capability:

@@ -17,23 +17,20 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from benchctl.errors import DeviceMissing
-from benchctl.probes import nvml
 from benchctl.probes.device import cuda_unavailable
-
-NVML_INTERVAL_SECONDS = 0.1
+from benchctl.probes.nvml import OpenGpu
+from benchctl.probes.sampler import Sampler, Series
 
 
 @dataclass(frozen=True)
@@ -117,14 +114,13 @@ def cuda_peaks(function: Callable[[], object], *, device: int = 0) -> CudaPeaks:
     # Segments left from an earlier call would count as held by this one.
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
-    with _Sampler(lambda: nvml.process_bytes(uuid), NVML_INTERVAL_SECONDS) as sampler:
+    with OpenGpu(uuid) as gpu, Sampler([held := Series(gpu.process_bytes)]):
         function()
         torch.cuda.synchronize(device)
-    held = sampler.largest
     return CudaPeaks(
         Peak("allocated", "cuda", torch.cuda.max_memory_allocated(device)),
         Peak("reserved", "cuda", torch.cuda.max_memory_reserved(device)),
-        Peak("device", "cuda", held) if held is not None else Peak("device", "cuda", None, str(sampler.reason)),
+        Peak("device", "cuda", held.largest, held.reason),
     )
 
 
@@ -170,44 +166,6 @@ def is_out_of_memory(error: BaseException) -> bool:
             return True
         seen = seen.__cause__
     return False
-
-
-class _Sampler:
-    """Calls `read` at regular intervals on a thread of its own, and once at the start and at the end, keeping the largest value."""
-
-    def __init__(self, read: Callable[[], int], interval_seconds: float) -> None:
-        self._read = read
-        self._interval = interval_seconds
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="memory-sampler", daemon=True)
-        self.largest: int | None = None
-        #: why there is no value
-        self.reason: DeviceMissing | OSError | None = None
-
-    def __enter__(self) -> Self:
-        self._sample()
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._sample()
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._interval):
-            self._sample()
-
-    def _sample(self) -> None:
-        # A source that fails once is not asked again, and its earlier values are not passed off as the peak.
-        if self.reason is not None:
-            return
-        try:
-            value = self._read()
-        except (DeviceMissing, OSError) as error:
-            self.reason, self.largest = error, None
-        else:
-            self.largest = value if self.largest is None else max(self.largest, value)
 
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")

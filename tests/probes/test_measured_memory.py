@@ -64,24 +64,6 @@ def test_resident_bytes_sees_pages_that_are_written():
     assert untouched < 16 * MIB
 
 
-def test_a_sampled_source_that_fails_gives_a_reason_and_no_value():
-    readings = iter([5, 9])
-
-    def read() -> int:
-        value = next(readings, None)
-        if value is None:
-            raise DeviceMissing("gone")
-        return value
-
-    with memory._Sampler(read, 10.0) as sampler:
-        pass
-    assert (sampler.largest, sampler.reason) == (9, None)
-    with memory._Sampler(read, 10.0) as sampler:
-        pass
-    assert sampler.largest is None
-    assert str(sampler.reason) == "gone"
-
-
 def test_a_peak_has_a_value_or_a_reason():
     for value, reason in ((None, None), (1, "why")):
         with pytest.raises(ValueError, match="either"):
@@ -119,7 +101,7 @@ class FakeCuda:
 
 def test_cuda_peaks_reset_before_and_wait_after(monkeypatch: pytest.MonkeyPatch):
     fake = FakeCuda(monkeypatch)
-    monkeypatch.setattr("benchctl.probes.nvml.process_bytes", lambda _: 80)
+    monkeypatch.setattr("benchctl.probes.nvml.OpenGpu.process_bytes", lambda _: 80)
     peaks = cuda_peaks(lambda: fake.calls.append("run"))
     assert fake.calls == ["synchronize", "empty_cache", "reset_peak_memory_stats", "run", "synchronize"]
     assert (peaks.allocated.value_bytes, peaks.reserved.value_bytes, peaks.device.value_bytes) == (40, 60, 80)
@@ -128,10 +110,10 @@ def test_cuda_peaks_reset_before_and_wait_after(monkeypatch: pytest.MonkeyPatch)
 def test_in_a_container_only_the_driver_s_figure_is_absent(monkeypatch: pytest.MonkeyPatch):
     FakeCuda(monkeypatch)
 
-    def unlisted(_: str) -> int:
+    def unlisted(_: object) -> int:
         raise DeviceMissing("the driver does not list process 7")
 
-    monkeypatch.setattr("benchctl.probes.nvml.process_bytes", unlisted)
+    monkeypatch.setattr("benchctl.probes.nvml.OpenGpu.process_bytes", unlisted)
     peaks = cuda_peaks(lambda: None)
     assert peaks.allocated.value_bytes == 40
     assert peaks.device == Peak("device", "cuda", None, "the driver does not list process 7")
