@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from benchctl.data.pyav_file import Frames
 from benchctl.errors import UsageError
@@ -86,7 +87,7 @@ def rand_augmented(frames: Frames, words: str, mean: tuple[float, float, float],
 
 @contextmanager
 def _drawing(seed: int) -> Iterator[None]:
-    """timm draws from Python's and numpy's own generators; they start at `seed`, and are put back afterwards."""
+    """For timm, which draws from Python's and numpy's own generators: they start at `seed`, and are put back afterwards."""
     with _ONE_AT_A_TIME:
         of_python, of_numpy = random.getstate(), np.random.get_state()
         random.seed(seed)
@@ -100,7 +101,7 @@ def _drawing(seed: int) -> Iterator[None]:
 
 @lru_cache(maxsize=8)
 def _rand_augment(words: str, side: int, fill: tuple[int, ...]) -> Any:
-    """timm's transform.
+    """The transform that timm makes of `words`.
 
     Raises:
         UsageError: timm does not understand `words`.
@@ -110,8 +111,8 @@ def _rand_augment(words: str, side: int, fill: tuple[int, ...]) -> Any:
     try:
         return rand_augment_transform(words, {"translate_const": int(side * _TRANSLATE_SHARE), "img_mean": fill})
     except (AssertionError, ValueError, KeyError) as error:
-        reason = str(error).strip() or type(error).__name__
-        raise UsageError(f"rand_augment: timm does not understand '{words}' ({reason})", fix="write it as 'rand-m7-n4-mstd0.5-inc1'") from None
+        what = f"rand_augment: timm does not understand '{words}' ({str(error).strip() or type(error).__name__})"
+        raise UsageError(what, fix="write it as 'rand-m7-n4-mstd0.5-inc1'") from None
 
 
 def geometric_operations(words: str) -> tuple[str, ...]:
@@ -124,16 +125,16 @@ def jittered(frames: Frames, factors: list[float], order: list[int]) -> Frames:
 
     Contrast is around the mean grey of the whole clip, so that all frames are changed alike; saturation around each pixel's grey.
     """
-    pixels = frames.astype(np.float32)
+    pixels: npt.NDArray[np.float32] = frames.astype(np.float32)
     grey = np.array(_GREY, np.float32)
     for change in order:
         if change == 0:
             pixels = pixels * np.float32(factors[0])
         else:
-            centre = (pixels @ grey)[..., None]
+            centre: npt.NDArray[np.float32] = (pixels @ grey)[..., None]
             if change == 1:
-                centre = centre.mean(dtype=np.float64).astype(np.float32)
-            pixels = centre + np.float32(factors[change]) * (pixels - centre)
+                centre = np.asarray(centre.mean(dtype=np.float64), np.float32)
+            pixels = (pixels - centre) * np.float32(factors[change]) + centre
         pixels = pixels.clip(0, 255)
     return np.rint(pixels).astype(np.uint8)
 

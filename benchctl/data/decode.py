@@ -23,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchctl.data import depth
-from benchctl.data.pyav_file import Frames, opened, packet_frames, rgb, rotation, video_streams
+from benchctl.data.pyav_file import Frames as Frames
+from benchctl.data.pyav_file import opened, packet_frames, rgb, rotation, video_streams
 from benchctl.data.scaling import Scaling
 from benchctl.data.sparse import sparse_frames
 from benchctl.data.time_limit import Deadline, within

@@ -117,7 +117,10 @@ class _Item:
 
 
 class ClipDataset:
-    """Map-style data set over `records`: (epoch, index, repetition) to one `_Item`. Without a seed the views are the fixed ones for testing."""
+    """Map-style data set over `records`: (epoch, index, repetition) to one `_Item`.
+
+    Without a seed the views are the fixed ones for testing.
+    """
 
     def __init__(self, records: tuple[ClipRecord, ...], settings: LoadSettings, seed: int | None = None) -> None:
         self.records = records

@@ -42,7 +42,7 @@ def sparse_frames(info: ClipInfo, wanted: npt.NDArray[np.int64], deadline: Deadl
             if stream is None:
                 return None
             packets = [packet for packet in container.demux(stream) if packet.size]
-            shown = [packet.pts for packet in packets if packet.pts is not None]
+            shown = _times(packets)
             if len(packets) != info.frames or len(set(shown)) != info.frames:
                 return None
             times = sorted(shown)
@@ -78,21 +78,26 @@ def _decoded(
     return found
 
 
+def _times(packets: Sequence[Packet[Any]]) -> list[int]:
+    """When the frames of `packets` are shown, where that is known."""
+    return [packet.pts for packet in packets if packet.pts is not None]
+
+
 def _spans(packets: Sequence[Packet[Any]], places: dict[int, int]) -> list[tuple[int, int]]:
     """First and last packet of each stretch that must be decoded: from a group's start to the last of its frames that is asked for.
 
     A group starts at a key frame before which everything is shown that comes before it in the file, and after which nothing is shown
     that was shown earlier: where that is not so, frames refer across it.
     """
-    times = [packet.pts for packet in packets]
+    times = _times(packets)
     earlier = np.maximum.accumulate(times)
     later = np.minimum.accumulate(times[::-1])[::-1]
     spans: list[tuple[int, int]] = []
     start = 0
-    for position, packet in enumerate(packets):
-        if position and packet.is_keyframe and earlier[position - 1] < packet.pts == later[position]:
+    for position, (packet, time) in enumerate(zip(packets, times)):
+        if position and packet.is_keyframe and earlier[position - 1] < time == later[position]:
             start = position
-        if packet.pts not in places:
+        if time not in places:
             continue
         if spans and spans[-1][0] == start:
             spans[-1] = start, position

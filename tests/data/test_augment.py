@@ -28,7 +28,7 @@ def still(frames: int = 4, side: int = 40) -> np.ndarray:
 
 def test_rand_augment_does_the_same_to_all_frames() -> None:
     changed = 0
-    for seed in range(20):
+    for seed in range(10):
         found = augment.rand_augmented(still(), "rand-m9-n3-mstd0.5-inc1", MEAN, seed)
         assert found.shape == (4, 40, 40, 3)
         assert all(np.array_equal(frame, found[0]) for frame in found)
@@ -36,7 +36,7 @@ def test_rand_augment_does_the_same_to_all_frames() -> None:
         # each frame is what timm makes of it by itself, from the same start
         own = [augment.rand_augmented(frame[None], "rand-m9-n3-mstd0.5-inc1", MEAN, seed)[0] for frame in textured()]
         assert np.array_equal(augment.rand_augmented(textured(), "rand-m9-n3-mstd0.5-inc1", MEAN, seed), np.stack(own))
-    assert changed > 10  # each operation is applied half the time
+    assert changed > 5  # each operation is applied half the time
 
 
 def test_rand_augment_of_one_operation_is_that_operation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +57,7 @@ def test_drawing_leaves_the_generators_of_others_as_they_were() -> None:
     assert [random.random(), np.random.rand()] == expected
 
 
-@pytest.mark.parametrize("words", ["random", "rand-q3", "rand-m9-tnothing"])
+@pytest.mark.parametrize("words", ["random", "rand-q3", "rand-mx9"])
 def test_words_that_timm_does_not_understand_are_refused(words: str) -> None:
     with pytest.raises(UsageError, match="timm does not understand"):
         augment.geometric_operations(words)
@@ -72,7 +72,7 @@ def test_colours_by_hand() -> None:
     clip = np.array([100, 200, 50], np.uint8).reshape(1, 1, 1, 3)
     grey = 0.299 * 100 + 0.587 * 200 + 0.114 * 50
     assert jittered(clip, [1.5, 1, 1], [0, 1, 2]).ravel().tolist() == [150, 255, 75]
-    assert jittered(clip, [1, 1, 0.5], [0, 1, 2]).ravel().tolist() == [round(grey + 0.5 * (v - grey)) for v in (100, 200, 50)]
+    assert jittered(clip, [1, 1, 0.4], [0, 1, 2]).ravel().tolist() == [round(grey + 0.4 * (v - grey)) for v in (100, 200, 50)]
     # contrast is around the grey of the whole clip: two frames, 50 and 150
     two = np.stack([np.full((1, 1, 3), 50, np.uint8), np.full((1, 1, 3), 150, np.uint8)])
     assert jittered(two, [1, 0.5, 1], [2, 1, 0])[:, 0, 0, 0].tolist() == [75, 125]
@@ -133,8 +133,10 @@ def test_a_box_that_is_exchanged() -> None:
 def test_a_box_has_its_area_and_is_cut_off_at_the_border() -> None:
     boxes = [cut_box((40, 60), 0.75, np.random.default_rng(seed)) for seed in range(200)]
     assert {box[2:] for box in boxes} >= {(20, 30)}  # a quarter of the area
-    assert all(0 <= top and top + rows <= 40 and 0 <= left and left + columns <= 60 for top, left, rows, columns in boxes)
-    assert min(rows for *_, rows, _ in boxes) < 20
+    tops, lefts, heights, widths = np.array(boxes).T
+    assert min(tops.min(), lefts.min()) == 0
+    assert ((tops + heights).max(), (lefts + widths).max()) == (40, 60)
+    assert heights.min() < 20
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
