@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from benchctl.data import depth
 from benchctl.data.pyav_file import Frames as Frames
-from benchctl.data.pyav_file import opened, packet_frames, rgb, rotation, video_streams
+from benchctl.data.pyav_file import Upright, opened, packet_frames, rotation, video_streams
 from benchctl.data.scaling import Scaling
 from benchctl.data.sparse import sparse_frames
 from benchctl.data.time_limit import Deadline, within
@@ -278,7 +278,7 @@ def _pyav_frames(info: ClipInfo, wanted: npt.NDArray[np.int64], deadline: Deadli
     """Frames `wanted` (sorted, distinct) by decoding from the start."""
     size = (info.height, info.width) if info.rotation % 180 else (info.width, info.height)
     frames: list[Frames] = []
-    index = 0
+    index, upright = 0, Upright()
     with opened(info.path) as container:
         stream = next((s for s in video_streams(container, info.path) if s.index == info.stream), None)
         if stream is None:
@@ -286,7 +286,7 @@ def _pyav_frames(info: ClipInfo, wanted: npt.NDArray[np.int64], deadline: Deadli
         for packet in container.demux(stream):
             for frame in packet_frames(packet, index, deadline):
                 if index == wanted[len(frames)]:
-                    pixels = rgb(frame, size)
+                    pixels = upright.pixels(frame, size)
                     frames.append(scaling.frame(pixels) if scaling else pixels)
                     if len(frames) == len(wanted):
                         return np.stack(frames)
@@ -303,7 +303,12 @@ def _sparse_frames(info: ClipInfo, wanted: npt.NDArray[np.int64], deadline: Dead
 def _sparse_agrees(info: ClipInfo, truth: dict[int, VideoFrame], deadline: Deadline) -> bool:
     """Whether decoding only what the frames in `truth` rest on returns the same bytes for them."""
     frames = sparse_frames(info, np.array(sorted(truth), np.int64), deadline, None)
-    return frames is not None and all(np.array_equal(frames[i], rgb(truth[index])) for i, index in enumerate(sorted(truth)))
+    return frames is not None and _same(frames, truth)
+
+
+def _same(frames: Frames, truth: dict[int, VideoFrame]) -> bool:
+    upright = Upright()
+    return all(np.array_equal(frames[i], upright.pixels(truth[index])) for i, index in enumerate(sorted(truth)))
 
 
 # ---- decord ----
@@ -347,7 +352,7 @@ def _decord_agrees(info: ClipInfo, truth: dict[int, VideoFrame], deadline: Deadl
         frames = _decord_frames(info, np.array(sorted(truth), np.int64), deadline, None)
     except (decord.DECORDError, ClipUnreadable):
         return False  # PyAV has decoded all of it: the file is fine, and decord is not for it
-    return all(np.array_equal(frames[i], rgb(truth[index])) for i, index in enumerate(sorted(truth)))
+    return _same(frames, truth)
 
 
 _READERS: dict[Decoder, Callable[[ClipInfo, npt.NDArray[np.int64], Deadline, Scaling | None], Frames]] = {

@@ -86,10 +86,20 @@ def rotation(frame: VideoFrame) -> int:
     return round(frame.rotation / 90) * 90 % 360
 
 
-def rgb(frame: VideoFrame, size: tuple[int, int] | None = None) -> Frames:
-    """One frame, uint8 (H, W, 3), upright; `size` is the (width, height) that a stream of several sizes is scaled to."""
-    if size is None or size == (frame.width, frame.height):
-        pixels = frame.to_ndarray(format="rgb24")
-    else:
-        pixels = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
-    return np.rot90(pixels, k=rotation(frame) // 90)
+class Upright:
+    """Frames of one stream to upright RGB pixels.
+
+    It keeps the converter from one frame to the next, on one thread: a new one for each frame, with threads of its own, takes longer than
+    what it converts.
+    """
+
+    def __init__(self) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._converter = VideoReformatter()
+
+    def pixels(self, frame: VideoFrame, size: tuple[int, int] | None = None) -> Frames:
+        """One frame, uint8 (H, W, 3); `size` is the (width, height) that a stream of several sizes is scaled to."""
+        width, height = size or (frame.width, frame.height)
+        converted = self._converter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
+        return np.rot90(converted.to_ndarray(), k=rotation(frame) // 90)

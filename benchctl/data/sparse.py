@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from benchctl.data.pyav_file import Frames, opened, packet_frames, rgb, video_streams
+from benchctl.data.pyav_file import Frames, Upright, opened, packet_frames, video_streams
 from benchctl.data.scaling import Scaling
 from benchctl.data.time_limit import Deadline
 from benchctl.errors import ClipUnreadable
@@ -62,6 +62,7 @@ def _decoded(
 ) -> dict[int, Frames]:
     """The frames shown at the times in `places`, by their place."""
     found: dict[int, Frames] = {}
+    upright = Upright()
     needed = [packet for first, last in _spans(packets, places) for packet in packets[first : last + 1]]
     for number, packet in enumerate([*needed, None]):
         if packet is None:
@@ -73,7 +74,7 @@ def _decoded(
         for frame in frames:
             place = places.get(frame.pts) if frame.pts is not None else None
             if place is not None and not frame.is_corrupt:
-                pixels = rgb(frame)
+                pixels = upright.pixels(frame)
                 found[place] = scaling.frame(pixels) if scaling else pixels
     return found
 
