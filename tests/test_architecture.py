@@ -39,7 +39,7 @@ THIRD_PARTIES: dict[str, tuple[str, ...]] = {
     "matplotlib": ("report/", "visualize/"),
     "pandas": ("report/",),
     "torch": ("layers/", "methods/", "data/", "metrics/", "probes/", "engine/", "visualize/"),
-    "timm": ("layers/", "methods/"),
+    "timm": ("layers/", "methods/", "data/augment.py"),
     "torchvision": ("layers/", "methods/"),
     "cv2": ("layers/", "data/tracks.py", "data/track_files.py", "data/jpeg_folder.py", "data/depth_folder.py"),
     "sklearn": ("visualize/",),

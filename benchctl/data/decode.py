@@ -1,8 +1,9 @@
 """Video files to RGB frames, by the index a sequential decode gives them.
 
-PyAV's sequential decode of the whole video stream is the definition of "frame i". decord is used where it was seen to return the
-same bytes, and nowhere else: it returns neighbours of the frames asked for on files with B-frames in AVI, on HEVC and on edit
-lists, without an error. `probe` settles this once per file, and `decode` follows it.
+PyAV's sequential decode of the whole video stream is the definition of "frame i". Two faster ways are used where they were seen to
+return the same bytes, and nowhere else: `benchctl.data.sparse`, which decodes nothing that the frames asked for do not rest on, then
+decord, which returns neighbours of the frames asked for on files with B-frames in AVI, on HEVC and on edit lists, without an error.
+`probe` settles this once per file, and `decode` follows it.
 
 A file is readable when every frame its container announces decodes without an error and without a damage flag. H.264, MPEG-4 and
 AV1 decoders flag most damage inside a frame; VP9 and HEVC decoders flag none, so changed bytes in such a file can go unnoticed.
@@ -12,8 +13,7 @@ Files that end in `.bin` and folders of PNGs are depth clips (`benchctl.data.dep
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -23,18 +23,19 @@ import numpy as np
 import numpy.typing as npt
 
 from benchctl.data import depth, jpeg_folder
+from benchctl.data.pyav_file import Frames as Frames
+from benchctl.data.pyav_file import Upright, opened, packet_frames, rotation, video_streams
+from benchctl.data.scaling import Scaling
+from benchctl.data.sparse import sparse_frames
 from benchctl.data.time_limit import Deadline, within
 from benchctl.errors import ClipUnreadable, MissingError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
-    from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-Decoder = Literal["decord", "pyav", "depth", "jpeg_folder"]
-Frames = npt.NDArray[np.uint8]
-
+Decoder = Literal["sparse", "decord", "pyav", "depth", "jpeg_folder"]
 #: seconds after which a clip counts as unreadable
 TIME_LIMIT_SECONDS = 60.0
 #: what decord is tried on. Elsewhere it was wrong (AVI, MPEG-PS, HEVC, 10 bit) or cannot open the file (AV1).
@@ -94,11 +95,13 @@ def decode(
     *,
     decoder: Decoder | Literal["auto"] = "auto",
     info: ClipInfo | None = None,
+    scaling: Scaling | None = None,
     time_limit_seconds: float = TIME_LIMIT_SECONDS,
 ) -> Frames:
     """Frames of `path`, upright: uint8 RGB (T, H, W, 3), or (T, H, W, 1) of depth, the clip's largest being 255 and no reading 0.
 
-    `indices` may repeat and come in any order.
+    `indices` may repeat and come in any order. With `scaling` each frame is cut and scaled as soon as it is decoded, so that frames of
+    full size are never held together where PyAV decodes.
 
     Without `info` the file is probed first. `auto` is `info.decoder`. The clip is opened, read and closed inside this call, so
     nothing crosses a fork.
@@ -114,13 +117,13 @@ def decode(
     if asked.ndim != 1:
         raise IndexError(f"indices must be one-dimensional, not {asked.shape}")
     if asked.size == 0:
-        return np.empty((0, info.height, info.width, 1 if info.decoder == "depth" else 3), np.uint8)
+        height, width = scaling.size if scaling else (info.height, info.width)
+        return np.empty((0, height, width, 1 if info.decoder == "depth" else 3), np.uint8)
     if asked.min() < 0 or asked.max() >= info.frames:
         raise IndexError(f"{path}: frames {asked.min()} to {asked.max()} asked for, 0 to {info.frames - 1} exist")
     wanted, back = np.unique(asked, return_inverse=True)
-    readers = {"decord": _decord_frames, "pyav": _pyav_frames, "depth": _depth_frames, "jpeg_folder": jpeg_folder.read_frames}
-    read = readers[info.decoder if decoder == "auto" else decoder]
-    frames = within(time_limit_seconds, path, lambda deadline: read(info, wanted, deadline))
+    read = _READERS[info.decoder if decoder == "auto" else decoder]
+    frames = within(time_limit_seconds, path, lambda deadline: read(info, wanted, deadline, scaling))
     return np.ascontiguousarray(frames[back])
 
 
@@ -143,12 +146,13 @@ def _probe_depth(path: Path, deadline: Deadline) -> ClipInfo:
     )
 
 
-def _depth_frames(info: ClipInfo, wanted: npt.NDArray[np.int64], deadline: Deadline) -> Frames:
+def _depth_frames(info: ClipInfo, wanted: npt.NDArray[np.int64], deadline: Deadline, scaling: Scaling | None) -> Frames:
     """Frames `wanted` (sorted, distinct) of a depth clip."""
     deadline.check()
     if depth.read_size(info.path) != depth.DepthSize(info.frames, info.width, info.height):
         raise ClipUnreadable("its size is another than when it was probed", where=str(info.path))
-    return depth.read_frames(info.path, wanted)
+    frames = depth.read_frames(info.path, wanted)
+    return scaling.frames(frames) if scaling else frames
 
 
 # ---- PyAV ----
@@ -196,78 +200,42 @@ class _Tally:
 
 
 def _probe(path: Path, deadline: Deadline) -> ClipInfo:
-    with _opened(path) as container:
-        streams = _video_streams(container, path)
+    with opened(path) as container:
+        streams = video_streams(container, path)
         tallies, end_seconds = _decode_all(container, streams, deadline)
         stream = max(streams, key=lambda s: tallies[s.index].frames)
         tally = tallies[stream.index]
         if tally.first is None:
             raise ClipUnreadable("no frame could be decoded", where=str(path))
         _check_complete(container, stream, tally.packets, end_seconds, path)
-        rotation = _rotation(tally.first)
+        turned = rotation(tally.first)
         width, height = tally.first.width, tally.first.height
         duration = tally.end - tally.start if tally.end > tally.start else tally.frames / float(stream.average_rate or 25)
         info = ClipInfo(
             path=path,
             frames=tally.frames,
             fps=float(stream.average_rate) if stream.average_rate else tally.frames / duration,
-            width=height if rotation % 180 else width,
-            height=width if rotation % 180 else height,
+            width=height if turned % 180 else width,
+            height=width if turned % 180 else height,
             codec=stream.codec_context.codec.canonical_name,
-            rotation=rotation,
+            rotation=turned,
             duration_seconds=duration,
             decoder="pyav",
             stream=stream.index,
         )
+        fixed = len(streams) == len(tally.sizes) == 1 and tally.discarded == 0
         ordinary = (
-            container.format.name in _DECORD_CONTAINERS
+            fixed
+            and turned == 0
+            and container.format.name in _DECORD_CONTAINERS
             and info.codec in _DECORD_CODECS
             and stream.codec_context.pix_fmt in _DECORD_PIXELS
-            and len(streams) == len(tally.sizes) == 1
-            and rotation == 0
-            and tally.discarded == 0
         )
+    if fixed and _sparse_agrees(info, tally.spread.kept, deadline):
+        return replace(info, decoder="sparse")
     if ordinary and _decord_agrees(info, tally.spread.kept, deadline):
         return replace(info, decoder="decord")
     return info
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[InputContainer]:
-    import av
-
-    doing = "cannot be opened as video"
-    try:
-        if not path.is_file():
-            raise ClipUnreadable("not a file" if path.exists() else "no such file", where=str(path))
-        if path.stat().st_size == 0:
-            raise ClipUnreadable("the file is empty (0 bytes)", where=str(path))
-        with av.open(str(path), metadata_errors="ignore") as container:
-            doing = "cannot be read to its end"
-            yield container
-    except (av.FFmpegError, OSError) as error:
-        raise ClipUnreadable(f"{doing}: {_words(error)}", where=str(path)) from error
-
-
-def _words(error: Exception) -> str:
-    """What FFmpeg says, with the line it logged, which is often the more concrete one."""
-    words = getattr(error, "strerror", None) or str(error)
-    log = getattr(error, "log", None)
-    return f"{words} ({log[2].strip().rstrip('.')})" if log else words
-
-
-def _video_streams(container: InputContainer, path: Path) -> list[VideoStream]:
-    from av.stream import Disposition
-
-    # A cover picture is a video stream of one frame.
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not streams:
-        raise ClipUnreadable(f"no video stream, only {len(container.streams.audio)} audio", where=str(path))
-    for stream in streams:
-        if stream.codec_context is None:
-            raise ClipUnreadable(f"FFmpeg has no decoder for video stream {stream.index}", where=str(path))
-        stream.codec_context.thread_count = 1  # the loader's processes are the parallelism
-    return streams
 
 
 def _decode_all(container: InputContainer, streams: list[VideoStream], deadline: Deadline) -> tuple[dict[int, _Tally], float]:
@@ -284,27 +252,9 @@ def _decode_all(container: InputContainer, streams: list[VideoStream], deadline:
         if packet.size or packet.dts is not None:  # not the empty packet that asks for the last frames
             tally.packets += 1
             tally.discarded += packet.is_discard
-        for frame in _packet_frames(packet, tally.frames, deadline):
+        for frame in packet_frames(packet, tally.frames, deadline):
             tally.add(frame, frame_seconds[packet.stream_index])
     return tallies, end_seconds
-
-
-def _packet_frames(packet: Packet[Any], decoded: int, deadline: Deadline) -> Iterator[VideoFrame]:
-    """Frames of one packet; `decoded` came before it."""
-    import av
-
-    deadline.check()
-    where = str(deadline.path)
-    if packet.is_corrupt:
-        raise ClipUnreadable(f"cut short or damaged: a packet after frame {decoded} is incomplete", where=where)
-    try:
-        frames = packet.decode()
-    except av.FFmpegError as error:
-        raise ClipUnreadable(f"damaged after frame {decoded}: {_words(error)}", where=where) from error
-    for offset, frame in enumerate(frames):
-        if frame.is_corrupt:
-            raise ClipUnreadable(f"damaged: the decoder flags frame {decoded + offset}", where=where)
-        yield frame
 
 
 def _check_complete(container: InputContainer, stream: VideoStream, packets: int, end_seconds: float, path: Path) -> None:
@@ -324,37 +274,41 @@ def _check_complete(container: InputContainer, stream: VideoStream, packets: int
             raise ClipUnreadable(f"cut short: {announced_seconds:.1f} s announced, {end_seconds:.1f} s in the file", where=str(path))
 
 
-def _rotation(frame: VideoFrame) -> int:
-    return round(frame.rotation / 90) * 90 % 360
-
-
-def _rgb(frame: VideoFrame, size: tuple[int, int] | None = None) -> Frames:
-    """One frame, uint8 (H, W, 3), upright; `size` is the (width, height) that a stream of several sizes is scaled to."""
-    if size is None or size == (frame.width, frame.height):
-        pixels = frame.to_ndarray(format="rgb24")
-    else:
-        pixels = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
-    return np.rot90(pixels, k=_rotation(frame) // 90)
-
-
-def _pyav_frames(info: ClipInfo, wanted: npt.NDArray[np.int64], deadline: Deadline) -> Frames:
+def _pyav_frames(info: ClipInfo, wanted: npt.NDArray[np.int64], deadline: Deadline, scaling: Scaling | None) -> Frames:
     """Frames `wanted` (sorted, distinct) by decoding from the start."""
     size = (info.height, info.width) if info.rotation % 180 else (info.width, info.height)
-    frames = np.empty((len(wanted), info.height, info.width, 3), np.uint8)
-    index = found = 0
-    with _opened(info.path) as container:
-        stream = next((s for s in _video_streams(container, info.path) if s.index == info.stream), None)
+    frames: list[Frames] = []
+    index, upright = 0, Upright()
+    with opened(info.path) as container:
+        stream = next((s for s in video_streams(container, info.path) if s.index == info.stream), None)
         if stream is None:
             raise ClipUnreadable(f"video stream {info.stream} is gone: the file changed since it was probed", where=str(info.path))
         for packet in container.demux(stream):
-            for frame in _packet_frames(packet, index, deadline):
-                if index == wanted[found]:
-                    frames[found] = _rgb(frame, size)
-                    found += 1
-                    if found == len(wanted):
-                        return frames
+            for frame in packet_frames(packet, index, deadline):
+                if index == wanted[len(frames)]:
+                    pixels = upright.pixels(frame, size)
+                    frames.append(scaling.frame(pixels) if scaling else pixels)
+                    if len(frames) == len(wanted):
+                        return np.stack(frames)
                 index += 1
     raise ClipUnreadable(f"{info.frames} frames when it was probed, {index} now", where=str(info.path))
+
+
+def _sparse_frames(info: ClipInfo, wanted: npt.NDArray[np.int64], deadline: Deadline, scaling: Scaling | None) -> Frames:
+    """As `_pyav_frames`, without decoding what they do not rest on; where that fails, the sequential decode says what is the matter."""
+    frames = sparse_frames(info, wanted, deadline, scaling)
+    return _pyav_frames(info, wanted, deadline, scaling) if frames is None else frames
+
+
+def _sparse_agrees(info: ClipInfo, truth: dict[int, VideoFrame], deadline: Deadline) -> bool:
+    """Whether decoding only what the frames in `truth` rest on returns the same bytes for them."""
+    frames = sparse_frames(info, np.array(sorted(truth), np.int64), deadline, None)
+    return frames is not None and _same(frames, truth)
+
+
+def _same(frames: Frames, truth: dict[int, VideoFrame]) -> bool:
+    upright = Upright()
+    return all(np.array_equal(frames[i], upright.pixels(truth[index])) for i, index in enumerate(sorted(truth)))
 
 
 # ---- decord ----
@@ -371,7 +325,7 @@ def _decord() -> Any:
     return decord
 
 
-def _decord_frames(info: ClipInfo, wanted: npt.NDArray[np.int64], deadline: Deadline) -> Frames:
+def _decord_frames(info: ClipInfo, wanted: npt.NDArray[np.int64], deadline: Deadline, scaling: Scaling | None) -> Frames:
     """Frames `wanted` (sorted, distinct) through decord."""
     decord = _decord()
     if decord is None:
@@ -384,7 +338,7 @@ def _decord_frames(info: ClipInfo, wanted: npt.NDArray[np.int64], deadline: Dead
         raise ClipUnreadable(f"decord cannot decode it: {reason}", where=str(info.path)) from error
     if frames.shape != (len(wanted), info.height, info.width, 3):
         raise ClipUnreadable(f"decord gives frames of shape {frames.shape[1:]}", where=str(info.path))
-    return frames
+    return scaling.frames(frames) if scaling else frames
 
 
 def _decord_agrees(info: ClipInfo, truth: dict[int, VideoFrame], deadline: Deadline) -> bool:
@@ -395,7 +349,21 @@ def _decord_agrees(info: ClipInfo, truth: dict[int, VideoFrame], deadline: Deadl
     try:
         if len(decord.VideoReader(str(info.path), num_threads=1)) != info.frames:
             return False
-        frames = _decord_frames(info, np.array(sorted(truth), np.int64), deadline)
+        frames = _decord_frames(info, np.array(sorted(truth), np.int64), deadline, None)
     except (decord.DECORDError, ClipUnreadable):
         return False  # PyAV has decoded all of it: the file is fine, and decord is not for it
-    return all(np.array_equal(frames[i], _rgb(truth[index])) for i, index in enumerate(sorted(truth)))
+    return _same(frames, truth)
+
+
+def _jpeg_frames(info: ClipInfo, wanted: npt.NDArray[np.int64], deadline: Deadline, scaling: Scaling | None) -> Frames:
+    frames = jpeg_folder.read_frames(info, wanted, deadline)
+    return scaling.frames(frames) if scaling else frames
+
+
+_READERS: dict[Decoder, Callable[[ClipInfo, npt.NDArray[np.int64], Deadline, Scaling | None], Frames]] = {
+    "sparse": _sparse_frames,
+    "decord": _decord_frames,
+    "pyav": _pyav_frames,
+    "depth": _depth_frames,
+    "jpeg_folder": _jpeg_frames,
+}

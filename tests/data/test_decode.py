@@ -15,6 +15,7 @@ import pytest
 from benchctl.data import decode as module
 from benchctl.data.decode import ClipInfo, decode, probe, versions
 from benchctl.data.encode import write_mp4
+from benchctl.data.scaling import Scaling
 from benchctl.data.time_limit import Deadline
 from benchctl.errors import ClipUnreadable, MissingError
 
@@ -62,6 +63,11 @@ def no_decord(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_decord", lambda: None)
 
 
+@pytest.fixture
+def no_sparse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "sparse_frames", lambda *_: None)
+
+
 @pytest.mark.parametrize("name", READABLE)
 def test_frames_of_real_clips_are_those_of_a_sequential_decode(name: str, real_clips: Path) -> None:
     path, (count, size, decord_may) = real_clips / name, READABLE[name]
@@ -73,8 +79,10 @@ def test_frames_of_real_clips_are_those_of_a_sequential_decode(name: str, real_c
     asked = np.random.default_rng(3).integers(count, size=12)  # unsorted, with repetitions
     asked[1] = asked[0]
     small = np.stack([frame[::4, ::4] for frame in truth]).astype(np.int16)
+    scaling, smaller = Scaling((40, 50)), np.stack([truth[index] for index in asked])
     for decoder in {"pyav", info.decoder}:
         frames = decode(path, asked, decoder=decoder, info=info)
+        assert np.array_equal(decode(path, asked, decoder=decoder, info=info, scaling=scaling), scaling.frames(smaller))
         assert frames.shape == (12, size[1], size[0], 3)
         for frame, index in zip(frames, asked):
             assert np.array_equal(frame, truth[index])
@@ -107,7 +115,7 @@ def test_versions_name_every_decoder_present() -> None:
     assert set(versions()) <= {"PyAV", "FFmpeg", "decord"}
 
 
-def test_without_decord_everything_is_decoded_by_pyav(mp4: Path, no_decord: None) -> None:
+def test_without_decord_everything_is_decoded_by_pyav(mp4: Path, no_decord: None, no_sparse: None) -> None:
     info = probe(mp4)
     assert info.decoder == "pyav"
     assert "decord" not in versions()
@@ -116,14 +124,14 @@ def test_without_decord_everything_is_decoded_by_pyav(mp4: Path, no_decord: None
         decode(mp4, [0], decoder="decord")
 
 
-def test_a_decord_that_returns_a_neighbour_is_not_used(mp4: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decord_that_returns_a_neighbour_is_not_used(mp4: Path, monkeypatch: pytest.MonkeyPatch, no_sparse: None) -> None:
     pytest.importorskip("decord")
     assert probe(mp4).decoder == "decord"
     honest = module._decord_frames
 
-    def off_by_one(info: ClipInfo, wanted: np.ndarray, deadline: Deadline) -> np.ndarray:
+    def off_by_one(info: ClipInfo, wanted: np.ndarray, deadline: Deadline, scaling: Scaling | None) -> np.ndarray:
         shifted = np.where(wanted == 20, 21, wanted)
-        return honest(info, shifted, deadline)
+        return honest(info, shifted, deadline, scaling)
 
     monkeypatch.setattr(module, "_decord_frames", off_by_one)
     monkeypatch.setattr(module, "_COMPARED_FRAMES", 40)
@@ -147,6 +155,7 @@ def test_indices_outside_the_clip_are_refused(wrong: list[int], mp4: Path) -> No
 
 def test_no_indices_give_no_frames(mp4: Path) -> None:
     assert decode(mp4, []).shape == (0, 48, 64, 3)
+    assert decode(mp4, [], scaling=Scaling((12, 16))).shape == (0, 12, 16, 3)
 
 
 def test_what_is_not_a_video_file(tmp_path: Path) -> None:
@@ -207,7 +216,7 @@ def test_damage_inside_h264_is_mostly_noticed(mp4: Path, tmp_path: Path) -> None
 def test_avi_with_b_frames_never_goes_to_decord(tmp_path: Path, textured_frames: Make) -> None:
     write(tmp_path / "clip.avi", "mpeg4", textured_frames(60), {"bf": "2", "g": "6"})
     info = probe(tmp_path / "clip.avi")
-    assert info.decoder == "pyav"
+    assert info.decoder == "sparse"
     truth = truth_of(info.path)
     assert all(np.array_equal(f, truth[i]) for i, f in zip([50, 7, 33], decode(info.path, [50, 7, 33])))
 

@@ -260,7 +260,7 @@ def test_clips_without_flow_are_an_error_before_the_start(
     # an item that loses its flow while batches are read is left out, and named
     batches = loading.ClipDataset(clips.test, settings(source))
     file.rename(file.with_suffix(".gone"))
-    assert "it has no flow" in batches[0, 0].reason
+    assert "it has no flow" in batches[0, 0, 0].reason
     for start in (lambda: train_batches(clips, settings(source), seed=0), lambda: loading.test_batches(clips, settings(source))):
         with pytest.raises(
             DataMissing,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from collections import Counter
 from collections.abc import Callable
 from itertools import islice
@@ -36,8 +37,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory, textured_frames: Callable[..
     return list_file.load(root, list_file.Options())
 
 
-def settings(batch_size: int = 4, **recipe: object) -> LoadSettings:
-    return LoadSettings(ClipShape(frames=4, resolution=32, batch_size=batch_size), Recipe.model_validate(recipe), time_limit_seconds=30)
+def settings(batch_size: int = 4, kept_bytes: int = 0, **recipe: object) -> LoadSettings:
+    shape = ClipShape(frames=4, resolution=32, batch_size=batch_size)
+    return LoadSettings(shape, Recipe.model_validate(recipe), time_limit_seconds=30, kept_bytes=kept_bytes)
 
 
 def same(ours: list[Batch], theirs: list[Batch]) -> bool:
@@ -76,6 +78,9 @@ def test_a_clip_looks_different_in_every_epoch_and_for_every_seed(clips: ClipSet
 def test_resuming_gives_the_same_batches_and_decodes_nothing_before(start: int, clips: ClipSet, monkeypatch: pytest.MonkeyPatch) -> None:
     log = UnreadableLog()
     whole = list(islice(train_batches(clips, settings(), seed=3, log=log), 7))
+    for thread in threading.enumerate():  # what is under way when batches are given up ends by itself
+        if thread.name.startswith("load"):
+            thread.join(30)
     # what a checkpoint at that step would hold; later entries do no harm
     saved = pickle.loads(pickle.dumps(log))
     decoded: list[str] = []
@@ -83,7 +88,9 @@ def test_resuming_gives_the_same_batches_and_decodes_nothing_before(start: int, 
     monkeypatch.setattr(loading, "decode", lambda path, *a, **k: decoded.append(path.name) or honest(path, *a, **k))
     resumed = list(islice(train_batches(clips, settings(), seed=3, start_step=start, log=saved), 7 - start))
     assert same(resumed, whole[start:])
-    assert len(decoded) == 4 * len(resumed)
+    taken = [i for batch in resumed for i in batch.ids]
+    assert decoded[: len(taken)] == taken
+    assert len(decoded) <= len(taken) + 4  # a batch ahead
 
 
 def test_loader_processes_change_nothing(clips: ClipSet) -> None:
@@ -92,6 +99,88 @@ def test_loader_processes_change_nothing(clips: ClipSet) -> None:
     shared = list(islice(train_batches(clips, settings(loader_workers=2), seed=0, log=logs[1]), 5))
     assert same(alone, shared)
     assert logs[0].reasons == logs[1].reasons == {"train3.mp4": "the file is empty (0 bytes)"}
+
+
+#: all that is drawn for a clip and for a batch, at once
+EVERYTHING = {
+    "crop_scale": 0.3,
+    "rand_augment": "rand-m7-n2-mstd0.5-inc1",
+    "color_jitter": 0.4,
+    "random_erasing": 0.5,
+    "mixup": 0.8,
+    "cutmix": 1.0,
+    "repeated_augmentation": 2,
+}
+
+
+def test_augmented_batches_are_the_same_in_loader_processes_and_after_resuming(clips: ClipSet) -> None:
+    whole = list(islice(train_batches(clips, settings(**EVERYTHING), seed=5), 6))
+    log = UnreadableLog({"train3.mp4": "empty"})
+    assert same(list(islice(train_batches(clips, settings(**EVERYTHING), seed=5, start_step=4, log=log), 2)), whole[4:])
+    assert same(list(islice(train_batches(clips, settings(loader_workers=1, **EVERYTHING), seed=5), 6)), whole)
+    assert not torch.equal(next(train_batches(clips, settings(**EVERYTHING), seed=6)).clips, whole[0].clips)
+    for batch in whole:
+        assert batch.labels.shape == (4, 2)
+        assert batch.labels.dtype == torch.float32
+        assert torch.allclose(batch.labels.sum(1), torch.ones(4))
+
+
+def test_a_repeated_clip_is_drawn_anew_and_counts_once(clips: ClipSet) -> None:
+    batches = list(islice(train_batches(clips, settings(repeated_augmentation=2), seed=0), 8))
+    for batch in batches:
+        assert batch.ids[0::2] == batch.ids[1::2]
+        assert not torch.equal(batch.clips[0], batch.clips[1])
+    once = [i for batch in batches for i in batch.ids[::2]]
+    assert len(set(once[:8])) == len(set(once[8:])) == 8
+    # the first of its repetitions is the clip without them
+    alone = list(islice(train_batches(clips, settings(), seed=0), 4))
+    assert all(torch.equal(batch.clips[::2], alone[n // 2].clips[n % 2 * 2 :][:2]) for n, batch in enumerate(batches))
+    resumed = list(islice(train_batches(clips, settings(repeated_augmentation=2), seed=0, start_step=5, log=UnreadableLog()), 1))
+    assert len(resumed) == 1
+
+
+def test_frames_that_are_kept_change_nothing(clips: ClipSet) -> None:
+    read = list(islice(train_batches(clips, settings(), seed=2), 6))
+    assert same(list(islice(train_batches(clips, settings(kept_bytes=2**20), seed=2), 6)), read)
+
+
+def test_small_clips_are_decoded_once_and_large_ones_as_asked(clips: ClipSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: Counter[str] = Counter()
+    honest = loading.decode
+    monkeypatch.setattr(loading, "decode", lambda path, *a, **k: counted.update([path.name]) or honest(path, *a, **k))
+    list(islice(train_batches(clips, settings(kept_bytes=2**20), seed=2), 8))
+    assert set(counted.values()) == {1}
+    # a clip of 10 to 18 frames of 48 x 64 pixels is 92 to 166 kB
+    counted.clear()
+    list(islice(train_batches(clips, settings(kept_bytes=300_000), seed=2), 8))
+    assert max(counted.values()) >= 4
+
+
+def test_time_spent_waiting_is_known(clips: ClipSet) -> None:
+    batches = train_batches(clips, settings(), seed=0)
+    assert batches.waited_seconds == 0
+    next(batches)
+    first = batches.waited_seconds
+    assert first > 0
+    next(batches)
+    assert batches.waited_seconds > first
+
+
+def test_pinned_batches_are_stacked_into_page_locked_memory(clips: ClipSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    import dataclasses
+
+    asked: list[bool] = []
+    honest = torch.empty
+
+    def empty(*size: object, pin_memory: bool = False, **more: object) -> torch.Tensor:
+        asked.append(pin_memory)
+        return honest(*size, **more)  # page-locking needs CUDA
+
+    plain = next(train_batches(clips, settings(), seed=0))
+    monkeypatch.setattr(torch, "empty", empty)
+    pinned = next(train_batches(clips, dataclasses.replace(settings(), pinned=True), seed=0))
+    assert True in asked
+    assert same([pinned], [plain])
 
 
 def test_every_readable_test_clip_comes_once_with_all_its_views(clips: ClipSet) -> None:
@@ -144,7 +233,7 @@ def test_clips_that_vanish_in_the_middle_end_the_training_with_an_error(clips: C
 
     monkeypatch.setattr(loading, "decode", gone)
     with pytest.raises(DataMissing, match="can be decoded"):
-        next(batches)
+        list(islice(batches, 3))  # the one that was under way is still whole
 
 
 def test_a_set_without_test_clips_is_an_error(clips: ClipSet) -> None:
@@ -155,7 +244,7 @@ def test_a_set_without_test_clips_is_an_error(clips: ClipSet) -> None:
 
 
 class _Killed(loading.ClipDataset):
-    def __getitem__(self, key: tuple[int, int]) -> loading._Item:
+    def __getitem__(self, key: loading.Key) -> loading._Item:
         import os
         import signal
 
