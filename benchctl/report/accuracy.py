@@ -173,7 +173,7 @@ def _notes(trained: Trained, floors: Mapping[int, int]) -> Iterator[str]:
     for floor in dict.fromkeys(floors.values()):
         score, training = trained.scores[floor], trained.of[floor]
         if score:
-            seen = f"{training.variant} on {training.first.dataset}"
+            seen = f"{training.variant} on {training.first.dataset} with {trained.uses[floor].given or 'no budget'}"
             yield f"Above single frame: over the best training that sees one frame ({seen}, {100 * score.mean:.2f} %)."
     for training, label in zip(trained.of, trained.labels):
         if len(training.done) < len(training.cells) and training.done:

@@ -114,9 +114,10 @@ def _off(uses: Sequence[Use], places: Sequence[int]) -> dict[int, float]:
     off = {i: max(abs(share - 1) for share in shares) for i, shares in known.items()}
     off = {i: distance if distance > _allowed(uses[i]) else 0.0 for i, distance in off.items()}
     kept = [share for i, shares in known.items() if not off[i] for share in shares]
+    low, high = min(kept, default=1.0), max(kept, default=1.0)
     for i, shares in known.items():
         if not off[i]:
-            apart = max(max(kept) - min(shares), max(shares) - min(kept))
+            apart = max(high - min(shares), max(shares) - low)
             off[i] = apart if apart > _allowed(uses[i]) else 0.0
     return off
 
@@ -156,7 +157,7 @@ def budget_notes(of: Sequence[Training], labels: Sequence[str], said: Sequence[V
             if off and budget:
                 tolerances = sorted({use.given.tolerance for use in (uses[i] for i in off) if use.given})
                 those = _listed([f"{labels[i]} ({_used(uses[i])})" for i in off])
-                allowed = " or ".join(map(percent, tolerances))
+                allowed = " or ".join(f"{100 * tolerance:g} %" for tolerance in tolerances)
                 yield f"Not matched on {budget}: used more or less of it than the tolerance of {allowed} allows: {those}."
 
 

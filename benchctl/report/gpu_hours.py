@@ -20,6 +20,8 @@ TABLE = "GPU-hours of every training, raw and V100-normalised by each table of f
 #: tables of factors that always have their columns; others follow by name
 FACTOR_TABLES = ("moose-v1", "peak-dense16-v1", "lambda-fp16-v1")
 _ON_A_CPU = Absent("trained on a CPU")
+#: the same, in the columns beside the one that says it
+_NO_GPU = Absent("no GPU")
 _UNKNOWN_GPU = Absent("unknown GPU")
 _MIXED = Absent("different GPUs")
 _METRICS = ("gpu_seconds", "v100_gpu_seconds", "energy_joules", "cpu_seconds")
@@ -119,7 +121,7 @@ class _Hours:
         known = over(training, self._gpu)
         every = [self._gpu[cell.result_id] for cell in training.cells if cell.result_id in self._gpu]
         missing = self._missing(training, self._gpu_reasons, UNAVAILABLE)
-        name: Value = "; ".join(gpus) if gpus else missing if missing in (_ON_A_CPU, training.missing) else _UNKNOWN_GPU
+        name: Value = "; ".join(gpus) or (_ON_A_CPU if missing is _NO_GPU else missing if not training.done else _UNKNOWN_GPU)
         one: Value = _MIXED if len(gpus) > 1 else mean_of(known, training) if known else missing
         return (name, self._trained.mean(training, "train_seconds"), one, sum(every) if every else missing)
 
@@ -177,7 +179,7 @@ class _Hours:
         """The word where there is no number: what it was trained on, how it ended, or `otherwise` where a reason was recorded."""
         devices = {cell.device for cell in (training.done or training.cells) if cell.device}
         if devices == {"cpu"}:
-            return _ON_A_CPU
+            return _NO_GPU
         return otherwise if _reason(training, reasons_of) else training.missing
 
 

@@ -33,6 +33,8 @@ ENDING_COLUMNS = (
 )
 #: where the numbers of one seed say nothing of a spread
 ONE_SEED = Absent("one seed")
+#: made once: `json.dumps` would make one for each cell
+_SORTED = json.JSONEncoder(sort_keys=True)
 _SAME = ("recipe", "config", "options")
 
 
@@ -107,7 +109,7 @@ def trainings(cells: Sequence[CellRow], contents: Mapping[str, str]) -> list[Tra
     for cell in cells:
         if cell.task == "train":
             content = _content(cell.cell_id, contents)
-            key = json.dumps(content, sort_keys=True)
+            key = _SORTED.encode(content)
             groups[key].append(cell)
             resolved.setdefault(key, content)
     made = [Training(tuple(sorted(each, key=lambda cell: (cell.seed, cell.cell_id))), resolved[key]) for key, each in groups.items()]

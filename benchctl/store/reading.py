@@ -103,7 +103,7 @@ class Snapshot:
         """The canonical JSON of every cell in scope, by cell id."""
         planned = self._scope.planned()
         query = select(_cells.cell_id, _cells.canonical).join(planned, planned.c.cell_id == _cells.cell_id)
-        return {cell_id: canonical for cell_id, canonical in self._connection.execute(query)}
+        return dict(self._connection.execute(query).tuples().all())
 
     def gpus(self) -> dict[str, tuple[str, ...]]:
         """The names of the GPUs of the machine, by run id, for every run that a result in scope is of."""
