@@ -27,7 +27,7 @@ FIGURE = "accuracy over the budget used, one line per training, with intervals o
 
 #: inches
 _PLOT_WIDTH, _PLOT_HEIGHT = 3.1, 2.3
-_LEFT, _BETWEEN, _TOP, _BOTTOM, _ROWS = 0.6, 0.3, 0.32, 0.5, 0.35
+_LEFT, _BETWEEN, _TOP, _BOTTOM, _ROWS = 0.6, 0.3, 0.32, 0.48, 0.1
 _LABEL_CHARACTER, _LABEL_LINE, _CAPTION_CHARACTER, _CAPTION_LINE = 0.064, 0.135, 0.047, 0.135
 #: more lines than this have no bands: they would hide each other
 _MOST_BANDS = 7

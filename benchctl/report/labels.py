@@ -141,7 +141,13 @@ def arrange(
     """
     covered = {name: Box(x - _MARK, y - _MARK, x + _MARK, y + _MARK) for name, (x, y) in marks.items()}
     choices = {name: list(_candidates(marks[name], sizes[name])) for name in marks}
-    fixed = {name: [_cost(box, distance, room, covered.values(), kept_free) for distance, box in each] for name, each in choices.items()}
+    fixed = {}
+    for name, each in choices.items():
+        others = [covered[other] for other in marks if other != name]
+        fixed[name] = [
+            _cost(box, distance, room, kept_free) + 40 * box.overlap(covered[name]) + _over_marks(marks[name], box, others)
+            for distance, box in each
+        ]
     chosen = {name: min(range(len(costs)), key=costs.__getitem__) for name, costs in fixed.items()}
     for _ in range(_SWEEPS):
         moved = False
@@ -179,7 +185,8 @@ def _over_marks(mark: tuple[float, float], box: Box, others: Sequence[Box]) -> f
     near = box.nearest(mark)
     if math.dist(near, mark) > _LEADER_FROM:
         along = [(mark[0] + (near[0] - mark[0]) * i / _STEPS, mark[1] + (near[1] - mark[1]) * i / _STEPS) for i in range(1, _STEPS)]
-        cost += 60 * sum(any(other.holds(point) for point in along) for other in others)
+        wider = [Box(each.left - _MARK, each.bottom - _MARK, each.right + _MARK, each.top + _MARK) for each in others]
+        cost += 60 * sum(any(each.holds(point) for point in along) for each in wider)
     return cost
 
 

@@ -26,7 +26,7 @@ FIGURE = "final accuracy over MACs of a clip, with intervals over seeds and the 
 
 #: inches
 _PLOT_WIDTH, _PLOT_HEIGHT = 5.2, 3.2
-_LEFT, _RIGHT, _TOP, _BOTTOM, _ROWS = 0.6, 0.2, 0.32, 0.5, 0.35
+_LEFT, _RIGHT, _TOP, _BOTTOM, _ROWS = 0.6, 0.2, 0.32, 0.48, 0.1
 _CAPTION_CHARACTER, _CAPTION_LINE = 0.047, 0.135
 #: a picture in which names would lie over each other is drawn larger
 _GROWTH = (1.0, 1.25, 1.6, 2.0)

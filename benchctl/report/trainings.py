@@ -157,8 +157,8 @@ def ending_values(training: Training) -> tuple[Value, ...]:
 
 def names(of: Sequence[Training]) -> list[str]:
     """A short name for each: its method, and what else it takes to tell it from the others of that method."""
-    facets = [(each.options or "preset", *map(str, training_values(each)[4:11]), each.differs_in) for each in of]
-    words = ("{}", "batch {}", "{} frames", "{} pixels", "{}", "{}", "{}", "from {}", "{}")
+    facets = [(each.options or "preset", *map(str, training_values(each)[4:11]), each.views, each.differs_in) for each in of]
+    words = ("{}", "batch {}", "{} frames", "{} pixels", "{}", "{}", "{}", "from {}", "{} views", "{}")
     by_method: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for training, facet in zip(of, facets):
         by_method[training.first.method].append(facet)
