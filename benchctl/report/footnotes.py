@@ -48,7 +48,7 @@ def reasons(cells: Sequence[CellRow], title: str, found: Mapping[int, str]) -> I
     """A line for each reason, by result id, why a number called `title` is not there."""
     about: dict[str, list[CellRow]] = {}
     for cell in cells:
-        if cell.result_id in found:
+        if cell.result_id is not None and cell.result_id in found:
             about.setdefault(found[cell.result_id], []).append(cell)
     for reason, those in about.items():
         yield f"{title} is unavailable: {reason} ({_extent(those, len(cells))})."

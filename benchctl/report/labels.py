@@ -110,7 +110,7 @@ def around(axes: Axes, names: Mapping[str, tuple[float, float]], colours: Mappin
     renderer = FigureCanvasAgg(drawn).get_renderer()
     scale = _POINTS_PER_INCH / drawn.dpi
     marks = {name: tuple(scale * each for each in axes.transData.transform(point)) for name, point in names.items()}
-    texts = {name: axes.text(0, 0, name, fontsize=_SMALL, color=colours[name]) for name in names}
+    texts = {name: axes.text(0, 0, name, fontsize=_SMALL, color=colours[name], va="center") for name in names}
     extents = {name: text.get_window_extent(renderer) for name, text in texts.items()}
     sizes = {name: (scale * extent.width, scale * extent.height) for name, extent in extents.items()}
     edge = axes.get_window_extent(renderer)
@@ -120,7 +120,6 @@ def around(axes: Axes, names: Mapping[str, tuple[float, float]], colours: Mappin
         text, mark = texts[name], marks[name]
         text.set_transform(drawn.dpi_scale_trans)
         text.set_position((box.left / _POINTS_PER_INCH, (box.bottom + box.top) / 2 / _POINTS_PER_INCH))
-        text.set_va("center")
         near = box.nearest(mark)
         if math.dist(near, mark) > _LEADER_FROM:
             line = [[each / _POINTS_PER_INCH for each in along] for along in zip(mark, near)]

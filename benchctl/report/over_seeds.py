@@ -188,7 +188,8 @@ def _model(content: Mapping[str, Any]) -> str:
 
 def over(training: Training, numbers: Mapping[int, float]) -> list[float]:
     """Those of `numbers`, which are by result id, that are of its seeds that ended well."""
-    return [numbers[cell.result_id] for cell in training.done if cell.result_id in numbers]
+    ids = [cell.result_id for cell in training.done if cell.result_id is not None]
+    return [numbers[number] for number in ids if number in numbers]
 
 
 def mean_of(values: Sequence[float], training: Training) -> Value:

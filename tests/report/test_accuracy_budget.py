@@ -98,7 +98,10 @@ def inside(drawn: list[Panel]) -> None:
         labels = [curve.label for panel in drawn for curve in panel.curves]
         seen = []
         for axes in made.axes:
-            texts = [*axes.texts, *axes.get_xticklabels(), *axes.get_yticklabels(), axes.title, axes.xaxis.label, axes.yaxis.label]
+            low, high = axes.get_ylim()
+            # a tick beyond the limits has a label that is not drawn
+            ticks = [label for label in axes.get_yticklabels() if low <= label.get_position()[1] <= high]
+            texts = [*axes.texts, *axes.get_xticklabels(), *ticks, axes.title, axes.xaxis.label, axes.yaxis.label]
             boxes = [text.get_window_extent() for text in texts if text.get_text()]
             assert all(edge.x0 <= b.x0 and b.x1 <= edge.x1 and edge.y0 <= b.y0 and b.y1 <= edge.y1 for b in boxes)
             names = [text for text in axes.texts if text.get_text() in labels]
