@@ -152,8 +152,14 @@ def arrange(
         moved = False
         for name in marks:
             names = [choices[other][at][1] for other, at in chosen.items() if other != name]
-            costs = [cost + 40 * sum(map(box.overlap, names)) for cost, (_, box) in zip(fixed[name], choices[name])]
-            best = min(range(len(costs)), key=costs.__getitem__)
+            best, lowest = 0, math.inf
+            for i, (cost, (_, box)) in enumerate(zip(fixed[name], choices[name])):
+                if cost < lowest:
+                    cost += 40 * sum(map(box.overlap, names))
+                if cost < lowest:
+                    cost += _crossed(marks[name], box, names)
+                if cost < lowest:
+                    best, lowest = i, cost
             moved = moved or best != chosen[name]
             chosen[name] = best
         if not moved:
@@ -180,13 +186,17 @@ def _cost(box: Box, distance: float, room: Box, kept_free: Sequence[Box]) -> flo
 
 def _over_marks(mark: tuple[float, float], box: Box, others: Sequence[Box]) -> float:
     """What it costs that a name, or the leader to it, lies over marks of others."""
-    cost = 40 * sum(map(box.overlap, others))
+    wider = [Box(each.left - _MARK, each.bottom - _MARK, each.right + _MARK, each.top + _MARK) for each in others]
+    return 40 * sum(map(box.overlap, others)) + _crossed(mark, box, wider)
+
+
+def _crossed(mark: tuple[float, float], box: Box, others: Sequence[Box]) -> float:
+    """What it costs that the leader from `mark` to its name crosses `others`."""
     near = box.nearest(mark)
-    if math.dist(near, mark) > _LEADER_FROM:
-        along = [(mark[0] + (near[0] - mark[0]) * i / _STEPS, mark[1] + (near[1] - mark[1]) * i / _STEPS) for i in range(1, _STEPS)]
-        wider = [Box(each.left - _MARK, each.bottom - _MARK, each.right + _MARK, each.top + _MARK) for each in others]
-        cost += 60 * sum(any(each.holds(point) for point in along) for each in wider)
-    return cost
+    if math.dist(near, mark) <= _LEADER_FROM:
+        return 0.0
+    along = [(mark[0] + (near[0] - mark[0]) * i / _STEPS, mark[1] + (near[1] - mark[1]) * i / _STEPS) for i in range(1, _STEPS)]
+    return 60.0 * sum(any(other.holds(point) for point in along) for other in others)
 
 
 def _shared(placed: Mapping[str, Box], marks: Mapping[str, tuple[float, float]]) -> float:
