@@ -20,6 +20,8 @@ _DISTANCES = (4.0, 7.0, 12.0, 18.0, 26.0, 36.0, 48.0)
 _LEADER_FROM = 9.0
 _DIRECTIONS = 16
 _SWEEPS = 12
+#: what it costs that a name may be read as another mark's, and that a leader crosses something: square points or points
+_MISREAD, _CROSSED = 45.0, 120.0
 #: points at which a leader is looked at
 _STEPS = 12
 #: half the side, in points, of what a mark covers
@@ -151,13 +153,14 @@ def arrange(
     for _ in range(_SWEEPS):
         moved = False
         for name in marks:
-            names = [choices[other][at][1] for other, at in chosen.items() if other != name]
+            placed = {other: choices[other][at][1] for other, at in chosen.items() if other != name}
+            names = list(placed.values())
             best, lowest = 0, math.inf
             for i, (cost, (_, box)) in enumerate(zip(fixed[name], choices[name])):
                 if cost < lowest:
                     cost += 40 * sum(map(box.overlap, names))
                 if cost < lowest:
-                    cost += _crossed(marks[name], box, names)
+                    cost += _crossed(marks[name], box, names) + sum(_crossed(marks[other], its, [box]) for other, its in placed.items())
                 if cost < lowest:
                     best, lowest = i, cost
             moved = moved or best != chosen[name]
@@ -186,8 +189,16 @@ def _cost(box: Box, distance: float, room: Box, kept_free: Sequence[Box]) -> flo
 
 def _over_marks(mark: tuple[float, float], box: Box, others: Sequence[Box]) -> float:
     """What it costs that a name, or the leader to it, lies over marks of others."""
-    wider = [Box(each.left - _MARK, each.bottom - _MARK, each.right + _MARK, each.top + _MARK) for each in others]
-    return 40 * sum(map(box.overlap, others)) + _crossed(mark, box, wider)
+    own = math.dist(box.nearest(mark), mark)
+    cost = 40 * sum(map(box.overlap, others))
+    for other in others:
+        middle = ((other.left + other.right) / 2, (other.bottom + other.top) / 2)
+        # a name that is nearer to another mark reads as that one's
+        cost += _MISREAD * (math.dist(box.nearest(middle), middle) < own + 1)
+        wider = Box(other.left - _MARK, other.bottom - _MARK, other.right + _MARK, other.top + _MARK)
+        # no leader leaves the surroundings of a mark that it starts in without touching them
+        cost += _crossed(mark, box, [other if wider.holds(mark) else wider])
+    return cost
 
 
 def _crossed(mark: tuple[float, float], box: Box, others: Sequence[Box]) -> float:
@@ -196,7 +207,7 @@ def _crossed(mark: tuple[float, float], box: Box, others: Sequence[Box]) -> floa
     if math.dist(near, mark) <= _LEADER_FROM:
         return 0.0
     along = [(mark[0] + (near[0] - mark[0]) * i / _STEPS, mark[1] + (near[1] - mark[1]) * i / _STEPS) for i in range(1, _STEPS)]
-    return 60.0 * sum(any(other.holds(point) for point in along) for other in others)
+    return _CROSSED * sum(any(other.holds(point) for point in along) for other in others)
 
 
 def _shared(placed: Mapping[str, Box], marks: Mapping[str, tuple[float, float]]) -> float:
