@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from benchctl.report.table import NOT_RECORDED, Column, Value, absence
 
 if TYPE_CHECKING:
     from benchctl.store.reading import Snapshot
-    from benchctl.store.stored import CellRow
+    from benchctl.store.stored import CellRow, Readings
 
 #: column -> metric, its kinds, and whether a count that was taken without executing anything will do
 _NUMBERS: dict[str, tuple[str, tuple[str, ...], bool]] = {
@@ -53,7 +54,7 @@ class Costs:
             Scalar(metric, kinds, ("measured", "predicted") if counted else ("measured",)) for metric, kinds, counted in _NUMBERS.values()
         ]
         self._numbers = snapshot.scalars(wanted)
-        self._correlations = _mean_correlations(snapshot)
+        self._correlations = mean_correlations(snapshot.readings("pearson_r"))
 
     def of(self, cell: CellRow) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
         """The costs and the scores of `cell`; a word for each that it does not have."""
@@ -73,11 +74,11 @@ class Costs:
         return (*(missing if value is None else value for value in costs), device), scores
 
 
-def _mean_correlations(snapshot: Snapshot) -> dict[int, float]:
+def mean_correlations(readings: Sequence[Readings]) -> dict[int, float]:
     """Pearson's r by result, the mean over its targets; none where one of them has none."""
     found: dict[int, list[float]] = {}
     lacking: set[int] = set()
-    for each in snapshot.readings("pearson_r"):
+    for each in readings:
         lacking |= set(each.reasons)
         for result, value in each.values.items():
             found.setdefault(result, []).append(float(value))

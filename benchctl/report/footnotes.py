@@ -17,6 +17,7 @@ _TEXTS = {
     "padding": "Padding",
     "flow": "Optical flow",
     "counted_frames": "Frames that papers count",
+    "pretraining": "Pre-training that the weights bring along",
     "not_measured": "Not measured here",
     "prediction_failed": "Memory could not be predicted",
 }
@@ -41,6 +42,16 @@ def footnotes(cells: Sequence[CellRow], shown: Sequence[Sequence[Readings]]) -> 
         for line in (*_readings(cell, readings), *noted[id(cell.notes)], *_ending(cell)):
             facts.setdefault(line, []).append(cell)
     return tuple(f"{line} ({_extent(about, len(cells))})." for line, about in facts.items())
+
+
+def reasons(cells: Sequence[CellRow], title: str, found: Mapping[int, str]) -> Iterator[str]:
+    """A line for each reason, by result id, why a number called `title` is not there."""
+    about: dict[str, list[CellRow]] = {}
+    for cell in cells:
+        if cell.result_id is not None and cell.result_id in found:
+            about.setdefault(found[cell.result_id], []).append(cell)
+    for reason, those in about.items():
+        yield f"{title} is unavailable: {reason} ({_extent(those, len(cells))})."
 
 
 def _readings(cell: CellRow, readings: Sequence[Readings]) -> Iterator[str]:

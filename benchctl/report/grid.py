@@ -10,7 +10,18 @@ from dataclasses import dataclass, replace
 from benchctl.report.table import NOT_RECORDED, NOT_RUN, Absent, Column, Show, Table, Value
 
 #: display unit -> base units in one of it
-_SCALES: dict[Show, float] = {"": 1, "G": 1e9, "M": 1e6, "GiB": 2**30, "ms": 1e-3, "s": 1, "%": 1e-2}
+_SCALES: dict[Show, float] = {
+    "": 1,
+    "T": 1e12,
+    "G": 1e9,
+    "M": 1e6,
+    "GiB": 2**30,
+    "ms": 1e-3,
+    "%": 1e-2,
+    "s": 1,
+    "h": 3600,
+    "kWh": 3.6e6,
+}
 _DECIMALS = 2
 _MOST_DECIMALS = 4
 _HEADING_WIDTH = 16
@@ -99,8 +110,8 @@ def _fields(column: Column, values: Sequence[Value], table: Table) -> list[Field
 
 
 def _writer(column: Column, values: Sequence[Value]) -> Callable[[Value], str]:
-    if not column.show:
-        return str
+    if not column.show and all(isinstance(value, str) or float(value).is_integer() for value in values):
+        return lambda value: value if isinstance(value, str) else str(int(value))
     scale = _SCALES[column.show]
     smallest = min((size for v in values if not isinstance(v, str) and (size := abs(v) / scale)), default=1.0)
     # two significant digits of the smallest number, so that nothing that is there reads as 0.00

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchctl.errors import Inconclusive
-from benchctl.report import figure
+from benchctl.report import figure, labels
 from benchctl.report.memory_sweeps import Line, Sweep, comparable, sweeps
 from benchctl.report.table import Selection, selected
 
@@ -59,9 +59,9 @@ def draw(store: Store, selection: Selection, file: Path) -> None:
 
 
 def _figure(drawn: Sequence[Sweep], quantity: str, caption: str) -> Figure:
-    labels = sorted({line.label for each in drawn for line in each.lines})
-    styles = {label: figure.line_style(i) for i, label in enumerate(labels)}
-    room = 0.25 + _LABEL_CHARACTER * max(map(len, labels))
+    names = sorted({line.label for each in drawn for line in each.lines})
+    styles = {label: figure.line_style(i) for i, label in enumerate(names)}
+    room = 0.25 + _LABEL_CHARACTER * max(map(len, names))
     width = _LEFT + len(drawn) * (_PLOT_WIDTH + room) + (len(drawn) - 1) * _BETWEEN
     caption_lines = textwrap.wrap(caption, int((width - 0.2) / _CAPTION_CHARACTER))
     below = _BOTTOM + 0.1 + _CAPTION_LINE * len(caption_lines)
@@ -165,33 +165,12 @@ def _line(axes: Axes, line: Line, style: tuple[str, str], edge: float) -> None:
 
 
 def _labels(axes: Axes, drawn: Sweep, styles: Mapping[str, tuple[str, str]]) -> None:
-    """The name of each line beside its last point, with its marker, and with a leader where it had to move."""
+    """The name of each line beside its last point."""
     last: dict[str, tuple[int, float]] = {}
     for line in drawn.lines:
         if line.known:
             last[line.label] = max(last.get(line.label, (0, 0.0)), line.known[-1])
-    to_axes = axes.transData + axes.transAxes.inverted()
-    ends = sorted(((label, tuple(to_axes.transform(end))) for label, end in last.items()), key=lambda item: item[1][1])
-    for (label, end), height in zip(ends, _apart([end[1] for _, end in ends], _LABEL_HEIGHT)):
-        colour, marker = styles[label]
-        place: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
-        if end[0] > 0.9 and abs(height - end[1]) > _LABEL_HEIGHT / 3:
-            axes.plot((end[0] + 0.015, 1.025), (end[1], height), color=colour, linewidth=0.4, **place)
-        axes.plot(1.045, height, color=colour, marker=marker, markersize=3.5, linestyle="none", **place)
-        axes.text(1.075, height, label, fontsize=7.5, color=colour, va="center", **place)
-
-
-def _apart(heights: Sequence[float], gap: float) -> list[float]:
-    """Ascending `heights` moved as little as possible (least squares) so that neighbours are `gap` apart."""
-    # less the gaps, places need only ascend: pool neighbours that do not, at their mean
-    pools: list[tuple[float, int]] = []
-    for i, height in enumerate(heights):
-        pools.append((height - i * gap, 1))
-        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
-            (low, n), (high, m) = pools.pop(-2), pools.pop()
-            pools.append(((low * n + high * m) / (n + m), n + m))
-    means = [mean for mean, count in pools for _ in range(count)]
-    return [mean + i * gap for i, mean in enumerate(means)]
+    labels.beside(axes, last, styles, _LABEL_HEIGHT)
 
 
 def _limits(drawn: Sequence[Sweep]) -> tuple[float, float]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from benchctl.store.stored import CellRow
 
 #: what text forms convert a column to; JSON and CSV keep base units
-Show = Literal["", "G", "M", "GiB", "ms", "%", "s"]
+Show = Literal["", "T", "G", "M", "GiB", "ms", "%", "s", "h", "kWh"]
 
 
 class Absent(str):

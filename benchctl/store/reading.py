@@ -99,6 +99,18 @@ class Snapshot:
         untried: tuple[Any, ...] = (None, None, None, None, None, None, {})
         return [CellRow(*row, *tails.get(row[0], untried)) for row in self._connection.execute(query)]
 
+    def contents(self) -> dict[str, str]:
+        """The canonical JSON of every cell in scope, by cell id."""
+        planned = self._scope.planned()
+        query = select(_cells.cell_id, _cells.canonical).join(planned, planned.c.cell_id == _cells.cell_id)
+        return dict(self._connection.execute(query).tuples().all())
+
+    def gpus(self) -> dict[str, tuple[str, ...]]:
+        """The names of the GPUs of the machine, by run id, for every run that a result in scope is of."""
+        used = select(_results.run_id).where(_results.result_id.in_(self._scope.newest()))
+        query = select(_runs.run_id, schema.environments.c.json).join(schema.environments).where(_runs.run_id.in_(used))
+        return {run: tuple(gpu.name for gpu in _environment(content).gpus) for run, content in self._connection.execute(query)}
+
     def scalars(self, wanted: Sequence[Scalar]) -> dict[int, tuple[float | int | None, ...]]:
         """One value per result and wanted number, by result id; None where it was not recorded. Repeated times are averaged.
 
@@ -121,23 +133,27 @@ class Snapshot:
 
     def readings(self, metric: str) -> list[Readings]:
         """The readings of `metric` by kind, source and device. Columns, because a row for each would be a million objects."""
+        return self.readings_of([metric])[metric]
+
+    def readings_of(self, metrics: Sequence[str]) -> dict[str, list[Readings]]:
+        """As `readings`, of several metrics in one query, by metric."""
         key = (_m.result_id, _m.metric, _m.kind, _m.source, _m.device)
         query = (
-            select(_m.result_id, _m.kind, _m.source, _m.device, func.max(_m.value), func.max(_m.reason))
-            .where(_m.result_id.in_(self._scope.newest()), _m.metric == metric)
+            select(*key, func.max(_m.value), func.max(_m.reason))
+            .where(_m.result_id.in_(self._scope.newest()), _m.metric.in_(metrics))
             .group_by(*key)
         )
-        unit = UNITS[metric]
-        found: dict[tuple[str, str, str], Readings] = {}
-        for result_id, kind, source, device, value, reason in self._connection.execute(query):
-            column = found.get((kind, source, device))
+        found: dict[str, dict[tuple[str, str, str], Readings]] = {metric: {} for metric in metrics}
+        for result_id, metric, kind, source, device, value, reason in self._connection.execute(query):
+            columns = found[metric]
+            column = columns.get((kind, source, device))
             if column is None:
-                column = found[kind, source, device] = Readings(kind, source, device, {}, {})
+                column = columns[kind, source, device] = Readings(kind, source, device, {}, {})
             if value is None:
                 column.reasons[result_id] = reason
             else:
-                column.values[result_id] = exact(value, unit)
-        return list(found.values())
+                column.values[result_id] = exact(value, UNITS[metric])
+        return {metric: list(columns.values()) for metric, columns in found.items()}
 
 
 def present(connection: Connection, key: Any, values: Sequence[str]) -> set[str]:

@@ -1,10 +1,11 @@
 """Databases as `memory_scaling` and a training suite leave it, with invented numbers of the right size."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
-from benchctl.record import CellResult, Environment, Measurement, RunRecord
-from benchctl.spec import Cell, ClipShape, Recipe
+from benchctl.record import CellResult, Environment, Gpu, Measurement, RunRecord
+from benchctl.spec import Cell, ClipShape, DatasetRef, Recipe
 from benchctl.store.store import Store
 
 GIB = 2**30
@@ -102,3 +103,83 @@ def trained(of: Cell) -> CellResult:
         Measurement(metric="peak_memory_bytes", kind="device", value=None, reason="this process is not listed by the driver", **cuda),
     ]
     return result(of, *numbers, device="cuda", notes={"unreadable_clips": ["a|b.mp4"], "uncounted_operators": {"aten::sin": 2}})
+
+
+SHARES = ("25%", "50%", "75%")
+#: kind -> factor of a V100 that an invented table gives the GPU of `gpu_record`
+FACTORS = {"moose-v1": 2.5, "peak-dense16-v1": 2.5, "lambda-fp16-v1": 2.36}
+
+
+def training_cell(
+    method: str = "moss-tiny", seed: int = 0, *, budget: tuple[str, float, float | None] = ("samples", 4800, None), **changes: Any
+) -> Cell:
+    """A cell that trains; `budget` is what is matched, its amount, and the tolerance, None: the usual one."""
+    values: dict[str, Any] = {
+        "task": "train",
+        "recipe": Recipe(),
+        "dataset": DatasetRef(name="motion_shapes"),
+        "data_fingerprint": "f" * 8,
+        "num_classes": 8,
+        "memory_cap_bytes": None,
+        "seed": seed,
+        "batch": 16,
+        "resolution": 64,
+    }
+    made = cell(method, **{**values, **changes})
+    match_on, amount, tolerance = budget
+    content = json.loads(made.canonical)
+    content["budget"] = {"match_on": match_on, "amount": amount, **({} if tolerance is None else {"tolerance": tolerance})}
+    # as the store keeps it, whatever the vocabulary of budgets
+    made.__dict__["canonical"] = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    made.__dict__.pop("id", None)
+    return made
+
+
+def learned(of: Cell, top1: float, *more: Measurement, used: float | None = 1.0, curve: Sequence[float] = (), **changes: Any) -> CellResult:
+    """What a training leaves behind: `curve` is the accuracy at 25, 50 and 75 % of the budget."""
+    device = changes.pop("device", "cuda")
+    steps = 300
+    seconds, flops = 120.0 + of.seed, 4 * 10**12 * of.shape.frames
+    final = [
+        Measurement(metric="top1", value=top1, device=device),
+        Measurement(metric="top5", value=min(1.0, top1 + 0.3), device=device),
+        Measurement(metric="steps", value=steps),
+        Measurement(metric="planned_steps", value=steps),
+        Measurement(metric="samples", value=steps * of.shape.batch_size),
+        Measurement(metric="frames_seen", value=steps * of.shape.batch_size * of.shape.frames),
+        Measurement(metric="train_seconds", value=seconds, device=device),
+        Measurement(metric="train_flops", kind="executed", value=flops),
+        Measurement(metric="train_flops", kind="algorithmic", value=flops),
+        Measurement(metric="stall_fraction", value=0.02),
+    ]
+    if used is not None:
+        final.append(Measurement(metric="budget_used", value=used))
+    for share, value in zip(SHARES, curve):
+        part = float(share[:-1]) / 100
+        final += [
+            Measurement(metric="top1", kind=share, value=value, device=device),
+            Measurement(metric="train_flops", kind=share, value=int(flops * part)),
+            Measurement(metric="train_seconds", kind=share, value=seconds * part, device=device),
+        ]
+    return result(of, *final, *more, device=device, **changes)
+
+
+def gpu_numbers(gpu_seconds: float = 7200.0, **reasons: str) -> list[Measurement]:
+    """What a training on a GPU says that it took; `reasons` why it has no energy, or no factor of a table."""
+    energy = None if "energy" in reasons else 1.8e6
+    made = [
+        Measurement(metric="gpu_seconds", value=gpu_seconds, device="cuda"),
+        Measurement(metric="cpu_seconds", value=3600.0, device="cpu"),
+        Measurement(metric="energy_joules", value=energy, device="cuda", reason=reasons.get("energy")),
+    ]
+    for table, factor in FACTORS.items():
+        reason = reasons.get(table.replace("-", "_"))
+        value = None if reason else gpu_seconds * factor
+        made.append(Measurement(metric="v100_gpu_seconds", kind=table, value=value, reason=reason, device="cuda"))
+    return made
+
+
+def gpu_record(run_id: str, *gpus: str) -> RunRecord:
+    """A run on a machine with `gpus`."""
+    cards = tuple(Gpu(name=name, uuid=f"GPU-{i}", memory_bytes=80 * GIB) for i, name in enumerate(gpus))
+    return record(run_id, suite="training").model_copy(update={"environment": ENVIRONMENT.model_copy(update={"gpus": cards})})

@@ -1,18 +1,15 @@
 """The memory-scaling figure: what it finds to draw, and that a file only changes with it."""
 
 import hashlib
-import itertools
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from report_samples import CAP, GIB, METHODS, UNCALIBRATED, add_run, cell, predicted, record, result, sweep
 
 from benchctl.errors import Inconclusive, MissingError, UsageError
 from benchctl.record import CellResult, Measurement
 from benchctl.report import figure, memory_scaling
-from benchctl.report.memory_scaling import _apart, _caption, draw
+from benchctl.report.memory_scaling import _caption, draw
 from benchctl.report.memory_sweeps import Sweep, comparable, sweeps
 from benchctl.report.table import Selection, selected
 from benchctl.spec import Cell
@@ -186,14 +183,3 @@ def test_nothing_to_draw(store: Store, tmp_path: Path) -> None:
     with pytest.raises(Inconclusive, match="differ in only their resolution or only their frames; run a suite that sweeps them"):
         draw(store, Selection(), tmp_path / "figure.png")
     assert list(tmp_path.glob("figure*")) == []
-
-
-@given(st.lists(st.floats(0, 1), max_size=12).map(sorted))
-def test_labels_are_moved_apart_and_no_further(heights: list[float]) -> None:
-    gap = 0.1
-    placed = _apart(heights, gap)
-    assert len(placed) == len(heights)
-    assert all(b - a >= gap - 1e-9 for a, b in itertools.pairwise(placed))
-    assert sum(placed) == pytest.approx(sum(heights)), "as much up as down"
-    if all(b - a >= gap for a, b in itertools.pairwise(heights)):
-        assert placed == pytest.approx(heights)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from store_samples import cell, result, run
 
 from benchctl.errors import StoreError, UnknownName, UsageError
-from benchctl.record import UNITS, Measurement, Outcome
+from benchctl.record import UNITS, Gpu, Measurement, Outcome
 from benchctl.store.reading import Scalar
 from benchctl.store.store import Store
 
@@ -217,3 +217,38 @@ def test_units_are_those_of_the_vocabulary(store: Store) -> None:
     store.begin_run(run(), [c])
     number = store.add_result("run-1", result(c, *(measurement(metric, 1) for metric in UNITS)))
     assert {m.metric: m.unit for m in store.measurements(number)} == UNITS
+
+
+def test_what_a_snapshot_says_of_cells_and_machines(store: Store) -> None:
+    cells = [cell(n) for n in range(2)]
+    gpus = tuple(Gpu(name=name, uuid=name, memory_bytes=1) for name in ("A", "B"))
+    environment = run().environment.model_copy(update={"gpus": gpus})
+    store.begin_run(run("r1").model_copy(update={"environment": environment}), cells)
+    store.add_result("r1", result(cells[0]))
+    store.begin_run(run("r2"), [cells[1]])
+    store.add_result("r2", result(cells[1]))
+    store.begin_run(run("r3", suite="other"), [cell(9)])
+    with store.snapshot(suite="efficiency") as snapshot:
+        assert snapshot.contents() == {c.id: c.canonical for c in cells}
+        assert snapshot.gpus() == {"r1": ("A", "B"), "r2": ()}
+    with store.snapshot(run="r1") as snapshot:
+        assert set(snapshot.gpus()) == {"r1"}
+
+
+def test_several_metrics_are_read_as_each_alone(store: Store) -> None:
+    numbers = (
+        measurement("top1", 0.5, device="cpu"),
+        measurement("top1", 0.25, kind="25%", device="cpu"),
+        measurement("steps", 300),
+        measurement("energy_joules", None, reason="no driver"),
+        measurement("params", 7),
+    )
+    c = cell()
+    store.begin_run(run(), [c])
+    number = store.add_result("run-1", result(c, *numbers))
+    with store.snapshot() as snapshot:
+        found = snapshot.readings_of(["top1", "energy_joules", "top5"])
+        assert found == {metric: snapshot.readings(metric) for metric in ("top1", "energy_joules", "top5")}
+    assert {(r.kind, r.values[number]) for r in found["top1"]} == {("", 0.5), ("25%", 0.25)}
+    assert (found["energy_joules"][0].values, found["energy_joules"][0].reasons) == ({}, {number: "no driver"})
+    assert found["top5"] == []
