@@ -70,6 +70,14 @@ class Texture:
         """(N, 2) to (N, 3)."""
         return np.clip(self.base + np.sin(points @ self.waves.T + self.phases) @ self.amplitudes, 0, 1)
 
+    def on_grid(self, across: Floats, down: Floats) -> Floats:
+        """Colours at every (x, y) of `across` (W,) and `down` (H,): (H * W, 3), row by row, up to rounding as `colours`."""
+        x, y = across[:, None] * self.waves[:, 0], down[:, None] * self.waves[:, 1] + self.phases
+        # sin(x + y) = sin(y) cos(x) + cos(y) sin(x): sines of sides in the place of sines of pixels
+        rows, columns = np.hstack([np.sin(y), np.cos(y)]), np.hstack([np.cos(x), np.sin(x)])
+        image = (rows[:, None, :] * np.tile(self.amplitudes, (2, 1)).T) @ columns.T  # H, 3, W
+        return np.clip(self.base + image.transpose(0, 2, 1).reshape(-1, 3), 0, 1)
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -113,6 +121,13 @@ class View:
     colours: Floats  # (N, 3), 0 ... 1
     surfaces: Ints  # (N,) index of the shape that covers most of the point, or BACKGROUND
 
+    @property
+    def pieces(self) -> list[tuple[int, Ints]]:
+        """Each surface that is seen, and the indices of the points that show it, in order."""
+        order = np.argsort(self.surfaces.astype(np.int16), kind="stable")
+        parts = np.split(order, 1 + np.flatnonzero(np.diff(self.surfaces[order])))
+        return [(int(self.surfaces[part[0]]), part) for part in parts]
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -134,10 +149,15 @@ class Scene:
     @cached_property
     def views(self) -> tuple[View, ...]:
         """What every frame shows at every pixel."""
-        still = self._background(0, self.grid) if self.camera is None else None
+        still = self._background(0, self.grid)
+        side = np.arange(self.size)
         found = []
         for frame in range(self.frames):
-            colours = self._background(frame, self.grid) if still is None else still.copy()
+            if self.camera is None:
+                colours = still.copy()
+            else:
+                x, y = self.camera[frame]
+                colours = self.background.on_grid((side - x) / self.size, (side - y) / self.size)
             found.append(self._covered(frame, self.grid, colours, self._pixels_near))
         return tuple(found)
 
@@ -185,10 +205,9 @@ class Scene:
 
         It exists on every surface that still exists in the next frame, covered there or not; elsewhere the displacement is 0.
         """
-        grid, surfaces = self.grid, self.views[frame].surfaces
+        grid = self.grid
         flow, exists = np.zeros_like(grid), np.ones(len(grid), np.bool_)
-        for index in np.unique(surfaces).tolist():
-            seen = surfaces == index
+        for index, seen in self.views[frame].pieces:
             if index == BACKGROUND:
                 flow[seen] = 0.0 if self.camera is None else self.camera[frame + 1] - self.camera[frame]
             elif (shape := self.shapes[index]).alive(frame + 1):
