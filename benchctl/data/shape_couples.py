@@ -116,7 +116,7 @@ LEVELS: dict[Difficulty, Level] = {
     ),
     "medium": Level(
         cells=3,
-        spread=0.9,
+        spread=1.0,
         radii=(0.07, 0.17),
         separations=(0.14, 0.4),
         drift=(0.25, 0.5),
@@ -130,7 +130,7 @@ LEVELS: dict[Difficulty, Level] = {
     ),
     "hard": Level(
         cells=3,
-        spread=0.9,
+        spread=1.0,
         radii=(0.06, 0.14),
         separations=(0.12, 0.34),
         drift=(0.15, 0.3),
@@ -301,6 +301,8 @@ def _round(ends: Range, rate: float, frame: Frame, rng: np.random.Generator) -> 
 
 def _sway(frame: Frame, most: float, rng: np.random.Generator) -> Floats:
     """A smooth random movement about 0, in pixels (T, 2), along x and y at most `most` of the picture's side."""
+    if not most:
+        return np.zeros((frame.frames, 2))
     periods, phases = rng.choice(_PERIODS, (_SINUSOIDS, 2)), rng.uniform(0, 2 * math.pi, (_SINUSOIDS, 2))
     part = np.arange(frame.frames)[:, None, None] / frame.frames
     found: Floats = np.sin(2 * math.pi * periods * part + phases).mean(axis=1)
