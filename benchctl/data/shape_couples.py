@@ -148,7 +148,7 @@ LEVELS: dict[Difficulty, Level] = {
 
 
 @dataclass(frozen=True)
-class Frame:
+class Stage:
     """What all couples of a clip share."""
 
     size: int
@@ -192,14 +192,14 @@ class Couple:
     textures: tuple[Texture, Texture]
     lobes: tuple[int, int]
 
-    def shapes(self, frame: Frame) -> list[Shape]:
+    def shapes(self, stage: Stage) -> list[Shape]:
         """The two, cut into what exists between one time round the torus and the next."""
         arm = self.separations[:, None] / 2 * np.array([math.cos(self.direction), math.sin(self.direction)])
         found: list[Shape] = []
         for index, side in enumerate((1, -1)):
             places = self.centres + side * arm + self.wobble[index]
-            poses = np.column_stack([places % frame.around - frame.margin, self.angles[index], self.radii])
-            rounds = np.floor(places[self.first : self.last + 1] / frame.around)
+            poses = np.column_stack([places % stage.around - stage.margin, self.angles[index], self.radii])
+            rounds = np.floor(places[self.first : self.last + 1] / stage.around)
             starts = self.first + 1 + np.flatnonzero(np.diff(rounds, axis=0).any(axis=1))
             for first, end in zip((self.first, *starts.tolist()), (*starts.tolist(), self.last + 1)):
                 found.append(Shape(self.textures[index], self.lobes[index], first, end - 1, poses))
@@ -210,7 +210,7 @@ class Couple:
 class Clip:
     """A drawn clip, before it is a scene."""
 
-    frame: Frame
+    stage: Stage
     background: Texture
     #: (T, 2) pixels
     camera: Floats
@@ -222,17 +222,17 @@ class Clip:
     @cached_property
     def scene(self) -> Scene:
         """Its surfaces."""
-        shapes = tuple(shape for couple in self.couples for shape in couple.shapes(self.frame))
-        return Scene(self.frame.size, self.frame.frames, self.background, shapes, self.camera if self.camera.any() else None)
+        shapes = tuple(shape for couple in self.couples for shape in couple.shapes(self.stage))
+        return Scene(self.stage.size, self.stage.frames, self.background, shapes, self.camera if self.camera.any() else None)
 
 
 def draw_clip(motion: str, difficulty: Difficulty, size: int, frames: int, rng: np.random.Generator) -> Clip:
     """A random clip of class `motion`, one of `CLASSES`."""
     level = LEVELS[difficulty]
-    frame = Frame(size, frames, level)
+    stage = Stage(size, frames, level)
     background = Texture.drawn(rng, BACKGROUND_CYCLES).faded(level.contrast)
-    camera = _sway(frame, level.shake, rng)
-    origin, path = rng.random(2), _path(motion, frame, rng)
+    camera = _sway(stage, level.shake, rng)
+    origin, path = rng.random(2), _path(motion, stage, rng)
     couples: list[Couple] = []
     leading: list[bool] = []
     for cell in rng.permutation(level.cells**2 + level.distractors).tolist():  # any may be in front
@@ -240,14 +240,14 @@ def draw_clip(motion: str, difficulty: Difficulty, size: int, frames: int, rng: 
         if leads:
             width = level.spread / level.cells
             corner = origin + (np.array(divmod(cell, level.cells)) + (1 - level.spread) / 2) / level.cells
-            lives = _in_cell(motion, _Cell(corner, width, path + camera), frame, rng)
+            lives = _in_cell(motion, _Cell(corner, width, path + camera), stage, rng)
         else:
             others = THERE_AND_BACK if motion in THERE_AND_BACK else CLASSES
             other = str(rng.choice([name for name in (*others, STILL) if name != motion]))
-            lives = _in_cell(other, _Cell(np.zeros(2), 1.0, _path(other, frame, rng) + camera), frame, rng)
+            lives = _in_cell(other, _Cell(np.zeros(2), 1.0, _path(other, stage, rng) + camera), stage, rng)
         couples += lives
         leading += [leads] * len(lives)
-    return Clip(frame, background, camera, tuple(couples), tuple(leading))
+    return Clip(stage, background, camera, tuple(couples), tuple(leading))
 
 
 @dataclass(frozen=True)
@@ -259,16 +259,16 @@ class _Cell:
     path: Floats
 
 
-def _in_cell(motion: str, cell: _Cell, frame: Frame, rng: np.random.Generator) -> list[Couple]:
+def _in_cell(motion: str, cell: _Cell, stage: Stage, rng: np.random.Generator) -> list[Couple]:
     """What one cell holds through all frames: a single couple, or where radii or separations move a succession of them."""
-    level = frame.level
-    radii, radius_ages = _round(level.radii, _ZOOMS.get(motion, 0) * rng.uniform(*level.zoom), frame, rng)
-    separations, separation_ages = _round(level.separations, _CLOSINGS.get(motion, 0) * rng.uniform(*level.closing), frame, rng)
+    level = stage.level
+    radii, radius_ages = _round(level.radii, _ZOOMS.get(motion, 0) * rng.uniform(*level.zoom), stage, rng)
+    separations, separation_ages = _round(level.separations, _CLOSINGS.get(motion, 0) * rng.uniform(*level.closing), stage, rng)
     ages = radius_ages + separation_ages  # one of the two is constant
     starts = [0, *(1 + np.flatnonzero(np.diff(ages))).tolist()]
     couples: list[Couple] = []
-    for first, end in zip(starts, [*starts[1:], frame.frames]):
-        centre = (cell.corner + cell.width * rng.random(2)) * frame.around
+    for first, end in zip(starts, [*starts[1:], stage.frames]):
+        centre = (cell.corner + cell.width * rng.random(2)) * stage.around
         turns = _TURNS.get(motion, 0) * rng.uniform(*level.spin, (2, 1))
         couples.append(
             Couple(
@@ -278,8 +278,8 @@ def _in_cell(motion: str, cell: _Cell, frame: Frame, rng: np.random.Generator) -
                 direction=rng.uniform(0, 2 * math.pi),
                 separations=separations,
                 radii=radii,
-                angles=rng.uniform(0, 2 * math.pi, (2, 1)) + turns * frame.times,
-                wobble=np.stack([_sway(frame, level.wobble, rng) for _ in range(2)]),
+                angles=rng.uniform(0, 2 * math.pi, (2, 1)) + turns * stage.times,
+                wobble=np.stack([_sway(stage, level.wobble, rng) for _ in range(2)]),
                 textures=(_texture(level, rng), _texture(level, rng)),
                 lobes=(int(rng.choice(LOBES)), int(rng.choice(LOBES))),
             )
@@ -291,40 +291,40 @@ def _texture(level: Level, rng: np.random.Generator) -> Texture:
     return Texture.drawn(rng, SHAPE_CYCLES).faded(level.contrast)
 
 
-def _round(ends: Range, rate: float, frame: Frame, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def _round(ends: Range, rate: float, stage: Stage, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """A length in pixels (T,) whose logarithm goes round between its ends, and how often it has come to the end (T,)."""
-    smallest, span = math.log(ends[0] * frame.size), math.log(ends[1] / ends[0])
-    phases = rng.random() + rate / span * frame.times
+    smallest, span = math.log(ends[0] * stage.size), math.log(ends[1] / ends[0])
+    phases = rng.random() + rate / span * stage.times
     ages = np.floor(phases)
     return np.exp(smallest + span * (phases - ages)), ages
 
 
-def _sway(frame: Frame, most: float, rng: np.random.Generator) -> Floats:
+def _sway(stage: Stage, most: float, rng: np.random.Generator) -> Floats:
     """A smooth random movement about 0, in pixels (T, 2), along x and y at most `most` of the picture's side."""
     if not most:
-        return np.zeros((frame.frames, 2))
+        return np.zeros((stage.frames, 2))
     periods, phases = rng.choice(_PERIODS, (_SINUSOIDS, 2)), rng.uniform(0, 2 * math.pi, (_SINUSOIDS, 2))
-    part = np.arange(frame.frames)[:, None, None] / frame.frames
+    part = np.arange(stage.frames)[:, None, None] / stage.frames
     found: Floats = np.sin(2 * math.pi * periods * part + phases).mean(axis=1)
-    return most * frame.size * found
+    return most * stage.size * found
 
 
-def _path(motion: str, frame: Frame, rng: np.random.Generator) -> Floats:
+def _path(motion: str, stage: Stage, rng: np.random.Generator) -> Floats:
     """How far the centres have come in each frame, in pixels (T, 2)."""
-    level, times, steps = frame.level, frame.times, np.arange(frame.frames)
-    speed, around = rng.uniform(*level.drift) * frame.size, rng.uniform(0, 2 * math.pi)
+    level, times, steps = stage.level, stage.times, np.arange(stage.frames)
+    speed, around = rng.uniform(*level.drift) * stage.size, rng.uniform(0, 2 * math.pi)
     if motion in _WAYS:
         return speed * times[:, None] * np.array(_WAYS[motion])
     if motion in THERE_AND_BACK:
         # a quarter of a step off the middle, so that the places near both ends mirror each other for odd numbers of frames too
-        gone = frame.frames / 2 - np.abs(steps + rng.choice((0.25, 0.75)) - frame.frames / 2)
+        gone = stage.frames / 2 - np.abs(steps + rng.choice((0.25, 0.75)) - stage.frames / 2)
         return speed / _STEPS * gone[:, None] * np.array(_WAYS[motion.partition("-")[0]])
     if motion in ("speed-up", "slow-down"):
-        gone = speed * times * (_SLOWEST + (1 - _SLOWEST) * steps / (frame.frames - 1))
+        gone = speed * times * (_SLOWEST + (1 - _SLOWEST) * steps / (stage.frames - 1))
         gone = gone if motion == "speed-up" else gone[-1] - gone[::-1]
         return gone[:, None] * np.array([math.cos(around), math.sin(around)])
     orbit, _, turn = motion.partition("-")
     if orbit == "orbit":
         angles = around + _TURNS[turn] * rng.uniform(*level.orbit) * times
-        return rng.uniform(*level.orbit_radii) * frame.size * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    return np.zeros((frame.frames, 2))
+        return rng.uniform(*level.orbit_radii) * stage.size * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return np.zeros((stage.frames, 2))

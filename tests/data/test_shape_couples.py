@@ -157,8 +157,8 @@ def test_there_and_backs_go_through_the_same_places(frames: int) -> None:
 
 
 def test_shake_and_wobble_come_round_with_the_clip() -> None:
-    frame = shape_couples.Frame(SIZE, FRAMES, LEVELS["hard"])
-    swing = np.array([shape_couples._sway(frame, 0.05, np.random.default_rng(seed)) for seed in range(300)]) / SIZE
+    stage = shape_couples.Stage(SIZE, FRAMES, LEVELS["hard"])
+    swing = np.array([shape_couples._sway(stage, 0.05, np.random.default_rng(seed)) for seed in range(300)]) / SIZE
     assert 0.02 < np.abs(swing).max() <= 0.05
     steps = np.hypot(*np.diff(swing, axis=1, append=swing[:, :1]).T)  # from the last frame to the first as between any two
     assert abs(steps[-1].mean() / steps[:-1].mean() - 1) < 0.1
@@ -174,7 +174,7 @@ def layout(drawn: Clip, time: int) -> np.ndarray:
     alive = [c for c in drawn.couples if c.first <= time <= c.last]
     arms = np.array([c.separations[time] / 2 * np.array([np.cos(c.direction), np.sin(c.direction)]) for c in alive])
     middles, wobble = np.array([c.centres[time] for c in alive]), np.array([c.wobble[:, time] for c in alive])
-    centres = np.concatenate([middles + arms + wobble[:, 0], middles - arms + wobble[:, 1]]) % drawn.frame.around - drawn.frame.margin
+    centres = np.concatenate([middles + arms + wobble[:, 0], middles - arms + wobble[:, 1]]) % drawn.stage.around - drawn.stage.margin
     radii = np.array([c.radii[time] for c in alive] * 2)
     reach = radii * (1 + LOBE_DEPTH)
     seen = np.all((centres > -reach[:, None]) & (centres < SIZE + reach[:, None]), axis=1)
@@ -184,7 +184,7 @@ def layout(drawn: Clip, time: int) -> np.ndarray:
     overlap = np.maximum(0, radii[:, None] + radii[None] - apart)
     border = np.minimum(centres, SIZE - centres).min(1)
     separations = np.array([c.separations[time] for c in alive])
-    at = middles % drawn.frame.around / drawn.frame.around
+    at = middles % drawn.stage.around / drawn.stage.around
     between = np.abs(at[:, None] - at[None])
     between = np.hypot(*np.minimum(between, 1 - between).T) + np.eye(len(at))
     return np.array(
@@ -216,7 +216,7 @@ def test_the_comparison_finds_a_class_whose_layout_differs(monkeypatch: pytest.M
         def __init__(self, rng: np.random.Generator) -> None:
             self.random = lambda: 0.4 * rng.random()
 
-    monkeypatch.setattr(shape_couples, "_round", lambda ends, rate, frame, rng: honest(ends, rate, frame, Low(rng)))
+    monkeypatch.setattr(shape_couples, "_round", lambda ends, rate, stage, rng: honest(ends, rate, stage, Low(rng)))
     for i in (2, 4):
         rows = np.array([layout(clip("grow", "easy", 1000 + seed), 0) for seed in range(MANY)])
         others = np.concatenate([r[:, 0] for name, r in layouts("easy").items() if name != "grow"])
@@ -231,7 +231,7 @@ def test_the_centre_of_a_couple_is_always_in_view(difficulty: Difficulty) -> Non
             drawn = draw_clip(motion, difficulty, size, FRAMES, np.random.default_rng([seed, size]))
             in_view = np.zeros(FRAMES, np.int64)
             for couple in drawn.couples:
-                at = couple.centres % drawn.frame.around - drawn.frame.margin
+                at = couple.centres % drawn.stage.around - drawn.stage.margin
                 alive = (np.arange(FRAMES) >= couple.first) & (np.arange(FRAMES) <= couple.last)
                 in_view += alive & np.all((at >= 0) & (at <= size), axis=1)
             assert in_view.min() >= 1
@@ -274,7 +274,7 @@ def bag(drawn: Clip) -> np.ndarray:
     """
     path = next(c for c, leads in zip(drawn.couples, drawn.leading) if leads).centres - drawn.camera
     rows = []
-    numbers = np.array([np.column_stack([c.centres % drawn.frame.around, c.radii, c.separations]) for c in drawn.couples])
+    numbers = np.array([np.column_stack([c.centres % drawn.stage.around, c.radii, c.separations]) for c in drawn.couples])
     exists = np.array([[c.first, c.last] for c in drawn.couples])
     for time in range(FRAMES):
         found = numbers[(exists[:, 0] <= time) & (time <= exists[:, 1]), time]
@@ -328,7 +328,7 @@ def followed(drawn: Clip, time: int, surface: int, point: np.ndarray) -> np.ndar
     couple, side = next((c, i) for c in drawn.couples for i in (0, 1) if c.textures[i] is shape.texture and c.first <= time <= c.last)
     arm = (1, -1)[side] * np.array([np.cos(couple.direction), np.sin(couple.direction)]) / 2
     here, there = (couple.centres[t] + couple.separations[t] * arm + couple.wobble[side, t] for t in (time, time + 1))
-    around, margin = drawn.frame.around, drawn.frame.margin
+    around, margin = drawn.stage.around, drawn.stage.margin
     if couple.last == time or (here // around != there // around).any():
         return None
     turn, scale = couple.angles[side, time + 1] - couple.angles[side, time], couple.radii[time + 1] / couple.radii[time]
