@@ -43,6 +43,21 @@ def shown(total: int, what: str, *, unreadable: str | None = None) -> Iterator[C
         yield show
 
 
+@contextmanager
+def counted(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A function that is told how many clips are done, of how many: a bar on a terminal, a line now and then elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: say(f"[{done}/{total}] {what}") if done % -(-total // _LINES) == 0 or done == total else None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
 class _Lines:
     """One line for every twentieth part of the clips, and one for each that is unreadable."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from benchctl.cli.app import app
+from benchctl.cli.clip_progress import counted
 from benchctl.cli.options import setting
 from benchctl.errors import UsageError
 from benchctl.folders import cache_folder
@@ -37,4 +39,10 @@ def make(
         raise UsageError(f"'{name}' cannot be generated", fix="put it under $BENCHCTL_DATA")
     resolved = options_of(module, dict(setting(text) for text in options or ()))
     ref = DatasetRef(name=name, options=resolved.model_dump(mode="json"))
-    typer.echo(str(module.prepare(ref, folder or cache_folder())))
+    place = folder or cache_folder()
+    if "progress" not in inspect.signature(module.prepare).parameters:  # one from elsewhere may say nothing
+        typer.echo(str(module.prepare(ref, place)))
+        return
+    with counted(f"clips of {name}") as progress:
+        made = module.prepare(ref, place, progress=progress)
+    typer.echo(str(made))

@@ -9,11 +9,14 @@ torus is cut into cells by a grid with a random origin, and each cell holds one 
 Angles are uniform on the circle and radii log-uniform. All centres moving at one rate, an angle moving at any rate, and the logarithm
 of a radius doing so leave this distribution as it is, and the reverse of a clip is as likely in the opposite class as the clip itself.
 A radius that reaches its end starts again at the other end, as a new shape elsewhere in the cell.
+
+These are the scenes of the difficulty "plain"; `benchctl.data.shape_couples` has those of the others, drawn by the same `Scene`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -34,7 +37,11 @@ _CELLS = 3
 #: radius over picture side, smallest and largest
 _RADII = (0.08, 0.22)
 #: how far a lobed outline reaches beyond its radius
-_LOBE_DEPTH = 0.2
+LOBE_DEPTH = 0.2
+#: lobes that a shape may have
+LOBES = (0, 3, 4, 5)
+#: periods of a texture, fewest and most: over the picture's side, and over a shape's radius
+BACKGROUND_CYCLES, SHAPE_CYCLES = (1.0, 6.0), (0.35, 0.9)
 #: per frame, slowest and fastest: share of the picture's side, radians, change of the logarithm of the radius
 _RATES = {"translate": (0.012, 0.030), "rotate": (math.radians(3), math.radians(8)), "zoom": (0.015, 0.035)}
 
@@ -55,9 +62,21 @@ class Texture:
         waves = frequency[:, None] * np.stack([np.cos(direction), np.sin(direction)], axis=1)
         return cls(rng.uniform(0.2, 0.8, 3), waves, rng.uniform(0, 2 * math.pi, 3), rng.uniform(-0.2, 0.2, (3, 3)))
 
+    def faded(self, contrast: float) -> Texture:
+        """The same waves, with colours so many times as far from middle grey."""
+        return Texture(0.5 + contrast * (self.base - 0.5), self.waves, self.phases, contrast * self.amplitudes)
+
     def colours(self, points: Floats) -> Floats:
         """(N, 2) to (N, 3)."""
         return np.clip(self.base + np.sin(points @ self.waves.T + self.phases) @ self.amplitudes, 0, 1)
+
+    def on_grid(self, across: Floats, down: Floats) -> Floats:
+        """Colours at every (x, y) of `across` (W,) and `down` (H,): (H * W, 3), row by row, up to rounding as `colours`."""
+        x, y = across[:, None] * self.waves[:, 0], down[:, None] * self.waves[:, 1] + self.phases
+        # sin(x + y) = sin(y) cos(x) + cos(y) sin(x): sines of sides in the place of sines of pixels
+        rows, columns = np.hstack([np.sin(y), np.cos(y)]), np.hstack([np.cos(x), np.sin(x)])
+        image = (rows[:, None, :] * np.tile(self.amplitudes, (2, 1)).T) @ columns.T  # H, 3, W
+        return np.clip(self.base + image.transpose(0, 2, 1).reshape(-1, 3), 0, 1)
 
 
 @dataclass(frozen=True)
@@ -91,7 +110,7 @@ class Shape:
     def coverage(self, frame: int, local: Floats) -> Floats:
         """Share of a pixel at `local` (N, 2) that the surface covers: 1 inside, 0 outside, a ramp one pixel wide between."""
         distance = np.hypot(local[:, 0], local[:, 1])
-        outline = 1 + (_LOBE_DEPTH * np.cos(self.lobes * np.arctan2(local[:, 1], local[:, 0])) if self.lobes else 0.0)
+        outline = 1 + (LOBE_DEPTH * np.cos(self.lobes * np.arctan2(local[:, 1], local[:, 0])) if self.lobes else 0.0)
         return np.clip(0.5 - (distance - outline) * self.poses[frame, 3], 0, 1)
 
 
@@ -102,6 +121,13 @@ class View:
     colours: Floats  # (N, 3), 0 ... 1
     surfaces: Ints  # (N,) index of the shape that covers most of the point, or BACKGROUND
 
+    @property
+    def pieces(self) -> list[tuple[int, Ints]]:
+        """Each surface that is seen, and the indices of the points that show it, in order."""
+        order = np.argsort(self.surfaces.astype(np.int16), kind="stable")
+        parts = np.split(order, 1 + np.flatnonzero(np.diff(self.surfaces[order])))
+        return [(int(self.surfaces[part[0]]), part) for part in parts]
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -111,6 +137,8 @@ class Scene:
     frames: int
     background: Texture
     shapes: tuple[Shape, ...]
+    #: (frames, 2): how far the background has moved in each frame, in pixels; None: it stands still
+    camera: Floats | None = None
 
     @cached_property
     def grid(self) -> Floats:
@@ -121,24 +149,51 @@ class Scene:
     @cached_property
     def views(self) -> tuple[View, ...]:
         """What every frame shows at every pixel."""
-        return tuple(self.view(frame, self.grid) for frame in range(self.frames))
+        still = self._background(0, self.grid)
+        side = np.arange(self.size)
+        found = []
+        for frame in range(self.frames):
+            if self.camera is None:
+                colours = still.copy()
+            else:
+                x, y = self.camera[frame]
+                colours = self.background.on_grid((side - x) / self.size, (side - y) / self.size)
+            found.append(self._covered(frame, self.grid, colours, self._pixels_near))
+        return tuple(found)
 
     def view(self, frame: int, points: Floats) -> View:
         """What `frame` shows at `points` (N, 2), which need not be pixel centres."""
-        colours = self.background.colours(points / self.size)
+
+        def near(x: float, y: float, reach: float) -> Ints:
+            return np.flatnonzero((np.abs(points[:, 0] - x) < reach) & (np.abs(points[:, 1] - y) < reach))
+
+        return self._covered(frame, points, self._background(frame, points), near)
+
+    def _background(self, frame: int, points: Floats) -> Floats:
+        """Colours of the background (N, 3)."""
+        return self.background.colours((points if self.camera is None else points - self.camera[frame]) / self.size)
+
+    def _pixels_near(self, x: float, y: float, reach: float) -> Ints:
+        """Indices into `grid` of the pixels less than `reach` from (x, y) along both sides."""
+        across, down = (np.arange(max(0, math.floor(c - reach) + 1), min(self.size, math.ceil(c + reach))) for c in (x, y))
+        return (down[:, None] * self.size + across).ravel()
+
+    def _covered(self, frame: int, points: Floats, colours: Floats, near: Callable[[float, float, float], Ints]) -> View:
+        """The shapes of `frame` drawn over the background's `colours`, which are changed; `near` picks the points around a place."""
         surfaces = np.full(len(points), BACKGROUND, np.int64)
         for index, shape in enumerate(self.shapes):
             if not shape.alive(frame):
                 continue
-            x, y, _, radius = shape.poses[frame]
-            reach = radius * (1 + _LOBE_DEPTH) + 1
-            near = np.flatnonzero((np.abs(points[:, 0] - x) < reach) & (np.abs(points[:, 1] - y) < reach))
-            local = shape.to_local(frame, points[near])
+            x, y, _, radius = shape.poses[frame].tolist()
+            around = near(x, y, radius * (1 + LOBE_DEPTH) + 1)
+            if not len(around):
+                continue
+            local = shape.to_local(frame, points[around])
             share = shape.coverage(frame, local)
             touched = share > 0
-            covered, part = near[touched], share[touched, None]
+            covered, part = around[touched], share[touched, None]
             colours[covered] = part * shape.texture.colours(local[touched]) + (1 - part) * colours[covered]
-            surfaces[near[share > 0.5]] = index
+            surfaces[around[share > 0.5]] = index
         return View(colours, surfaces)
 
     def pixels(self, frame: int) -> npt.NDArray[np.uint8]:
@@ -150,13 +205,12 @@ class Scene:
 
         It exists on every surface that still exists in the next frame, covered there or not; elsewhere the displacement is 0.
         """
-        grid, surfaces = self.grid, self.views[frame].surfaces
+        grid = self.grid
         flow, exists = np.zeros_like(grid), np.ones(len(grid), np.bool_)
-        for index, shape in enumerate(self.shapes):
-            seen = surfaces == index
-            if not seen.any():
-                continue
-            if shape.alive(frame + 1):
+        for index, seen in self.views[frame].pieces:
+            if index == BACKGROUND:
+                flow[seen] = 0.0 if self.camera is None else self.camera[frame + 1] - self.camera[frame]
+            elif (shape := self.shapes[index]).alive(frame + 1):
                 flow[seen] = shape.to_picture(frame + 1, shape.to_local(frame, grid[seen])) - grid[seen]
             else:
                 exists[seen] = False
@@ -174,8 +228,12 @@ class Scene:
         tracks = np.empty((self.frames, points, 3), np.float32)
         for frame in range(self.frames):
             positions, exists = places.copy(), np.ones(points, np.bool_)
-            for index, shape in enumerate(self.shapes):
+            for index in np.unique(owners).tolist():
                 own = owners == index
+                if index == BACKGROUND:
+                    positions[own] += 0.0 if self.camera is None else self.camera[frame]
+                    continue
+                shape = self.shapes[index]
                 positions[own] = shape.to_picture(min(max(frame, shape.first), shape.last), places[own])
                 exists[own] = shape.alive(frame)
             inside = np.all((positions >= -0.5) & (positions < self.size - 0.5), axis=1)
@@ -189,7 +247,9 @@ class Scene:
         on_shape = np.flatnonzero(surfaces != BACKGROUND)
         pixel = int(rng.choice(on_shape if rng.random() < 0.75 and len(on_shape) else np.arange(len(surfaces))))
         owner, place = int(surfaces[pixel]), self.grid[pixel : pixel + 1]
-        return owner, (place if owner == BACKGROUND else self.shapes[owner].to_local(frame, place))[0]
+        if owner == BACKGROUND:
+            return owner, (place if self.camera is None else place - self.camera[frame])[0]
+        return owner, self.shapes[owner].to_local(frame, place)[0]
 
 
 @dataclass(frozen=True)
@@ -205,8 +265,8 @@ class _Cell:
 
 def draw_scene(motion: str, size: int, frames: int, rng: np.random.Generator) -> Scene:
     """A random scene of class `motion`, one of `CLASSES`."""
-    background = Texture.drawn(rng, cycles=(1.0, 6.0))
-    margin = _RADII[1] * size * (1 + _LOBE_DEPTH) + 1
+    background = Texture.drawn(rng, cycles=BACKGROUND_CYCLES)
+    margin = _RADII[1] * size * (1 + LOBE_DEPTH) + 1
     origin, speed = rng.random(2), rng.uniform(*_RATES["translate"]) * size
     # x grows to the right and y downwards
     x, y = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}.get(motion, (0, 0))
@@ -230,8 +290,8 @@ def _in_cell(motion: str, cell: _Cell, size: int, frames: int, rng: np.random.Ge
 
 def _shape(motion: str, cell: _Cell, radii: Floats, life: tuple[int, int], rng: np.random.Generator) -> Shape:
     """A shape of random texture, outline, place in the cell, angle and turning rate."""
-    texture = Texture.drawn(rng, cycles=(0.35, 0.9))
-    lobes = int(rng.choice([0, 3, 4, 5]))
+    texture = Texture.drawn(rng, cycles=SHAPE_CYCLES)
+    lobes = int(rng.choice(LOBES))
     start = (cell.corner + rng.random(2) / _CELLS) * cell.around
     # y grows downwards, so an angle that grows turns clockwise on the screen
     turn = {"clockwise": 1, "counterclockwise": -1}.get(motion, 0) * rng.uniform(*_RATES["rotate"])

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from benchctl.data.shape_scene import BACKGROUND, CLASSES, PAIRS, Scene, draw_scene
+from benchctl.data.shape_scene import BACKGROUND, CLASSES, PAIRS, Scene, Texture, View, draw_scene
 
 SIZE, FRAMES = 64, 24
 
@@ -147,3 +149,33 @@ def test_pairs_are_time_reversals() -> None:
             steps[motion] = np.array([np.median(np.diff(p, axis=0), axis=0) for p in poses])
         assert np.abs(steps[one].mean(0) + steps[other].mean(0)).max() < 0.12
         assert np.abs(steps[one].mean(0)).max() > 0.01
+
+
+def test_a_texture_on_a_grid_is_the_texture() -> None:
+    rng = np.random.default_rng(0)
+    for contrast in (1.0, 0.3):
+        texture = Texture.drawn(rng, (1.0, 6.0)).faded(contrast)
+        across, down = rng.random(7), rng.random(5)
+        places = np.array([[x, y] for y in down for x in across])
+        assert np.abs(texture.on_grid(across, down) - texture.colours(places)).max() < 1e-12
+        assert np.abs(texture.colours(places) - 0.5).max() <= 0.5
+
+
+def test_a_camera_that_moves_takes_the_background_along() -> None:
+    still = scene("right", 2)
+    camera = np.cumsum(np.random.default_rng(0).normal(size=(FRAMES, 2)), axis=0)
+    moved = replace(still, camera=camera)
+    for frame in (0, 9):
+        bare = (moved.views[frame].surfaces == BACKGROUND) & (still.views[frame].surfaces == BACKGROUND)
+        clear = bare & (solid(moved, frame, moved.grid) == BACKGROUND)
+        before = moved.background.colours((moved.grid[clear] - camera[frame]) / SIZE)
+        assert np.abs(moved.views[frame].colours[clear] - before).max() < 1e-12
+        flow, exists = moved.flow(frame)
+        assert np.abs(flow.reshape(-1, 2)[bare] - (camera[frame + 1] - camera[frame])).max() < 1e-12
+        assert exists.ravel()[bare].all()
+        assert np.array_equal(flow.reshape(-1, 2)[~bare], still.flow(frame)[0].reshape(-1, 2)[~bare])
+
+
+def test_pieces_of_a_view() -> None:
+    view = View(np.zeros((6, 3)), np.array([2, BACKGROUND, 2, 0, BACKGROUND, 2]))
+    assert [(index, points.tolist()) for index, points in view.pieces] == [(BACKGROUND, [1, 4]), (0, [3]), (2, [0, 2, 5])]
