@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from benchctl.layers.clip_input import check_input
-from benchctl.layers.point_transformer import PointSizes, PointTransformer, TrackTokens, point_head
+from benchctl.layers.point_transformer import PointSizes, PointTransformer, TrackTokens, initialise, point_head
 from benchctl.layers.pretrained import RANDOM
 from benchctl.spec import ClipTracks, ModelSpec
 
@@ -27,6 +27,7 @@ class MovT(nn.Module):
         self.tokens = TrackTokens(sizes.point_width)
         self.transformer = PointTransformer(sizes, sizes.attention(spec.attention))
         self.head = point_head(sizes.point_width, spec.num_classes)
+        initialise(self)
         self.weights = RANDOM
 
     def forward(self, tracks_BTN3: Tensor) -> Tensor:

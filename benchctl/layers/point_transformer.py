@@ -110,6 +110,19 @@ class Block(nn.Module):
         return result
 
 
+def initialise(module: nn.Module) -> None:
+    """Draw the weights of all linear layers in `module` after He et al. (2015), without biases.
+
+    torch's own start has biases as large as what a point has to say of itself: points look alike to the first attention, and for a
+    thousand steps nothing is learned that takes two of them to tell.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
 def point_head(width: int, outputs: int) -> nn.Module:
     """From the mean over points to logits, or to the numbers that are learned."""
     return nn.Sequential(nn.LayerNorm(width), _mlp(width, width, outputs))

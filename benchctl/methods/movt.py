@@ -7,7 +7,8 @@ velocities and of 64 for the mean position, a 1 x 1 convolution over time, a two
 Jester's 27 classes, and 0.300 / 0.395 / 0.522 G MACs at 4 / 16 / 32 frames of 60 points (printed 0.30 / 0.39 / 0.52). A velocity is the
 step from the frame before, per clip; the first frame has none: 0. With the maximum over time, the order in which a point has its
 velocities means nothing: what turns is told from what turns back by several points of it. Invisible points are tokens like others, as in
-the paper; that they are invisible is one of their three values.
+the paper; that they are invisible is one of their three values. How weights start is not printed: see
+`benchctl.layers.point_transformer.initialise`.
 
 A cell's frames are the frames that are tracked; its resolution means nothing, since no pixel is read. For regression the same head gives
 a number for each target.

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from benchctl.layers.clip_input import check_input
-from benchctl.layers.point_transformer import OverTime, PointSizes, PointTransformer, point_head
+from benchctl.layers.point_transformer import OverTime, PointSizes, PointTransformer, initialise, point_head
 from benchctl.layers.pretrained import RANDOM, published
 from benchctl.spec import ClipShape, ModelSpec, Recipe
 
@@ -43,6 +43,7 @@ class PixT(nn.Module):
         nn.init.trunc_normal_(self.position, std=0.02)
         self.transformer = PointTransformer(config, config.attention(spec.attention))
         self.head = point_head(config.point_width, spec.num_classes)
+        initialise(self)
         self.weights = RANDOM
 
     def forward(self, clip_BTCHW: Tensor) -> Tensor:
