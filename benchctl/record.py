@@ -6,7 +6,10 @@ base units (bytes, seconds, counts). No value is a word with a reason, never 0, 
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Literal, Self
 
@@ -184,6 +187,25 @@ class CellResult(Record):
         """The first value of `metric` whose fields match `which` (`kind`, `source`, `device`), or None; of no kind before of any."""
         found = [m for m in self.measurements if m.metric == metric and all(getattr(m, k) == v for k, v in which.items())]
         return next((m.value for m in sorted(found, key=lambda m: m.kind != "")), None)
+
+
+def packed(ids: Sequence[str], right: Sequence[bool]) -> dict[str, Any]:
+    """Per-clip correctness in little space: `ids` as one digest, since two results are only comparable over the same clips.
+
+    20,000 clips take 3.4 kB.
+    """
+    bits = sum(1 << place for place, one in enumerate(right) if one)
+    return {
+        "clips": len(ids),
+        "ids_sha256": hashlib.sha256("\0".join(ids).encode()).hexdigest(),
+        "bits": base64.b64encode(bits.to_bytes(-(-len(ids) // 8), "little")).decode(),
+    }
+
+
+def correctness(note: Mapping[str, Any]) -> tuple[bool, ...]:
+    """What `packed` was given, clip by clip in the order of `ids`."""
+    bits = int.from_bytes(base64.b64decode(note["bits"]), "little")
+    return tuple(bool(bits >> place & 1) for place in range(int(note["clips"])))
 
 
 class RunRecord(Record):

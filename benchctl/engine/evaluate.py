@@ -20,8 +20,11 @@ from benchctl.data.loading import Batch, LoadSettings, UnreadableLog, test_batch
 from benchctl.engine.step import autocast
 from benchctl.errors import MissingError
 from benchctl.metrics import pearson, rmse, top_k
-from benchctl.record import Measurement
+from benchctl.record import Measurement, packed
 from benchctl.spec import Precision
+
+#: file of a cell's scores in its folder
+SCORES = "scores.npz"
 
 
 @dataclass
@@ -61,6 +64,12 @@ class Evaluation:
         if self.clips != len(self.ids):
             counts.append(Measurement(metric="clips", value=len(self.ids), kind="videos", device=device))
         return (*(self._of_values(device) if self.targets else self._of_classes(device)), *counts)
+
+    def correct(self) -> dict[str, Any]:
+        """Which clips are in their class, as `benchctl.record.correctness` reads it: one bit a clip, in the order of their names."""
+        order = sorted(range(len(self.ids)), key=self.ids.__getitem__)
+        right = (self.scores.argmax(1) == self.labels).numpy()[order]
+        return packed([self.ids[i] for i in order], right.tolist())
 
     def _of_classes(self, device: str) -> list[Measurement]:
         """With fewer than 6 classes there is no top-5."""
@@ -164,6 +173,19 @@ def _answer(model: nn.Module, inputs: tuple[Tensor, ...], precision: Precision) 
     with autocast(precision, inputs[0].device.type):
         answer: Tensor = model(*inputs)
     return answer.float()
+
+
+def recorded(evaluation: Evaluation, folder: Path | None, device: str) -> tuple[list[Measurement], dict[str, Any]]:
+    """How good a model is, and notes: which clips it was right about, and where the scores of all of them are kept, if in `folder`."""
+    notes: dict[str, Any] = {}
+    if folder is not None:
+        file = folder / SCORES
+        evaluation.save(file)
+        notes["scores"] = str(file)
+    if not evaluation.targets:
+        notes["correct"] = evaluation.correct()
+    unreadable = Measurement(metric="unreadable_clips", value=len(evaluation.unreadable), kind="test")
+    return [*evaluation.measurements(device), unreadable], notes
 
 
 def clip_notes(unreadable: dict[str, str], missing: tuple[str, ...]) -> dict[str, Any]:

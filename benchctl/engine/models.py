@@ -96,6 +96,12 @@ def load_settings(cell: Cell, clips: ClipSet) -> LoadSettings:
     )
 
 
+def sources(load: LoadSettings) -> dict[str, Any]:
+    """Where flow and tracks that come with the clips are from."""
+    found = {"flow": load.flow, "tracks": load.tracks}
+    return {name: source.description for name, source in found.items() if source}
+
+
 def load_clips(cell: Cell, root: Path | None) -> ClipSet:
     """The cell's data set at `root`.
 

@@ -101,12 +101,13 @@ def do(job: Job, stop: threading.Event) -> CellResult:
 def _dispatch(job: Job, stop: threading.Event) -> CellResult:
     # not at the top: a worker that cannot import torch must still be able to say so
     from benchctl.engine import work
+    from benchctl.engine.learning import WorkSettings
 
     if job.kind == "predict":
         return work.predict(job.cell)
     if job.device is None:
         raise BenchctlError("a job to execute names no device")
-    settings = work.WorkSettings(
+    settings = WorkSettings(
         device=job.device,
         data_root=Path(job.data_root) if job.data_root else None,
         checkpoint_folder=Path(job.checkpoint_folder) if job.checkpoint_folder else None,
