@@ -5,7 +5,7 @@ makes (CUDA converts in registers), and the blocked layouts into which oneDNN re
 
 Asked of the kernel itself, once per shape and cut to the part that matters, because it depends on this machine's instructions and
 threads: the scratchpads of oneDNN's half-precision matrix products, of the weight gradient of convolutions on images, and all that
-convolutions over time or space-time allocate. Not modelled: the per-thread buffers of the flash kernel.
+convolutions in half precision, or over time or space-time, allocate. Not modelled: the per-thread buffers of the flash kernel.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _counted(args: tuple[Any, ...]) -> int:
 def _convolution(args: tuple[Any, ...]) -> int:
     """Blocked input and weight while the blocked result is computed; then the blocked result while it is reordered."""
     x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = args[:9]
-    if x.dim() != 4:
+    if x.dim() != 4 or x.dtype in _HALF:
         return _asked(aten.convolution.default, args)
     if not _blocked(x, weight, None if bias is None else list(bias.shape), args[3:9]):
         return 0
@@ -66,7 +66,7 @@ def _convolution(args: tuple[Any, ...]) -> int:
 def _convolution_backward(args: tuple[Any, ...]) -> int:
     """As `_convolution`, first for the input's gradient, then for the weight's while the input's is already there."""
     gradient, x, weight, bias_sizes = args[:4]
-    if x.dim() != 4:
+    if x.dim() != 4 or x.dtype in _HALF:
         return _asked(aten.convolution_backward.default, args)
     if not _blocked(x, weight, bias_sizes, args[4:10]):
         return 0
