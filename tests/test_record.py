@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from benchctl.errors import BenchctlError, unknown
-from benchctl.record import UNITS, CellResult, Measurement, Outcome
+from benchctl.record import UNITS, CellResult, Measurement, Outcome, correctness, packed
 
 
 def result(**changes: object) -> CellResult:
@@ -73,3 +73,22 @@ def test_unknown_names_come_with_near_misses():
     assert str(unknown("method", "mose", ["moose", "videomae-b"])) == "unknown method 'mose'; did you mean 'moose'?"
     assert str(unknown("method", "x", ["moose"])) == "unknown method 'x'; known: moose"
     assert str(unknown("method", "x", [])) == "unknown method 'x'; no method is registered"
+
+
+@given(st.lists(st.booleans(), max_size=70))
+def test_correctness_comes_back_bit_by_bit(right: list[bool]):
+    note = packed([str(i) for i in range(len(right))], right)
+    assert correctness(note) == tuple(right)
+    assert json.loads(json.dumps(note)) == note
+
+
+def test_correctness_of_other_clips_is_told_apart():
+    assert packed(["a", "b"], [True, False])["ids_sha256"] != packed(["ab", ""], [True, False])["ids_sha256"]
+    assert len(packed([str(i) for i in range(20_000)], [True] * 20_000)["bits"]) == 3336
+
+
+def test_a_value_of_no_kind_comes_before_those_on_the_way():
+    found = [Measurement(metric="top1", value=0.25, kind="25%"), Measurement(metric="top1", value=0.5)]
+    result = CellResult(cell_id="x", outcome=Outcome.OK, measurements=tuple(found), started_at="", seconds=0)
+    assert result.value("top1") == 0.5
+    assert result.value("top1", kind="25%") == 0.25

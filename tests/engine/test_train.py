@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
 import torch
 from training_cells import STEPS, StopAfter, cell, run
 
-from benchctl.engine import checkpoint, models
-from benchctl.errors import BenchctlError
-from benchctl.record import Outcome
-from benchctl.spec import Recipe
+from benchctl.engine import checkpoint, models, profile
+from benchctl.errors import BenchctlError, DeviceMissing
+from benchctl.record import Outcome, correctness
+from benchctl.spec import Budget, Recipe
 
 
 def test_training_uses_its_budget_and_is_evaluated(shapes, tmp_path: Path):
@@ -49,6 +50,86 @@ def test_stopped_and_resumed_gives_the_same_bytes(shapes, tmp_path: Path):
     a, b = (checkpoint.load(Path(r.checkpoint)) for r in (whole, finished))
     assert a["record"]["losses"] == b["record"]["losses"]
     assert all(torch.equal(a["model"][name], b["model"][name]) for name in a["model"])
+
+
+@pytest.mark.parametrize("draw", range(3))
+def test_stopped_at_a_random_step_gives_the_same_bytes(shapes, tmp_path: Path, draw: int):
+    """Anywhere, also where it is just judged: parameters, buffers and the optimizer's state are bit for bit those of a whole training."""
+    ref, root = shapes
+    budget = Budget(match_on="samples", amount=28, evaluate_at=(0.3, 0.6, 1.0))
+    whole = run(cell(ref, budget=budget), root, tmp_path / "whole")
+    at = random.Random(draw).randrange(1, 7)
+    assert run(cell(ref, budget=budget), root, tmp_path / "parts", StopAfter(at)).outcome is Outcome.INTERRUPTED
+    finished = run(cell(ref, budget=budget), root, tmp_path / "parts")
+    a, b = (checkpoint.load(Path(r.checkpoint)) for r in (whole, finished))
+    assert a["step"] == b["step"] == 7
+    assert all(torch.equal(a["model"][name], b["model"][name]) for name in a["model"])
+    states = [c["optimizer"]["state"] for c in (a, b)]
+    assert all(torch.equal(states[0][p][k], states[1][p][k]) for p in states[0] for k in ("exp_avg", "exp_avg_sq"))
+    for kind in ("30%", "60%", ""):
+        assert whole.value("top1", kind=kind) == finished.value("top1", kind=kind) is not None
+
+
+def test_being_judged_on_the_way_changes_nothing(shapes, tmp_path: Path):
+    ref, root = shapes
+    finals = []
+    for shares in ((1.0,), (0.2, 0.5, 0.9, 1.0)):
+        budget = Budget(match_on="steps", amount=STEPS, evaluate_at=shares)
+        result = run(cell(ref, budget=budget), root, tmp_path / str(len(shares)))
+        assert {m.kind for m in result.measurements if m.metric == "top1"} == {f"{100 * s:g}%" for s in shares if s < 1} | {""}
+        finals.append(checkpoint.load(Path(result.checkpoint))["model"])
+    assert all(torch.equal(finals[0][name], finals[1][name]) for name in finals[0])
+
+
+def test_what_was_used_is_recorded(shapes, tmp_path: Path):
+    ref, root = shapes
+    counted = profile.count_step(cell(ref))[0].value
+    budget = Budget(match_on="train_gflops", amount=10.2 * counted / 1e9, target_top1=0.01)
+    result = run(cell(ref, budget=budget), root, tmp_path)
+    assert result.value("steps") == result.value("planned_steps") == 10
+    assert result.value("train_flops", kind="executed") == 10 * counted
+    assert result.value("train_flops", kind="50%") == 5 * counted
+    assert result.value("budget_used") == pytest.approx(10 / 10.2)
+    assert result.notes["stop_reason"] == f"train_gflops: the amount of {budget.amount:g} is used up"
+    assert 0 <= result.value("stall_fraction") <= 1
+    assert result.value("cpu_seconds") > 0
+    reasons = {m.metric: m.reason for m in result.measurements if m.value is None}
+    assert "CPU time is never normalised" in reasons["v100_gpu_seconds"]
+    assert reasons["energy_joules"] == "trained on a CPU"
+    right = correctness(result.notes["correct"])
+    assert len(right) == 8
+    assert sum(right) / 8 == result.value("top1")
+
+
+def test_a_target_is_met_at_the_first_share_that_meets_it(shapes, tmp_path: Path):
+    ref, root = shapes
+    for target in (0.0001, 0.125, 1.0):
+        budget = Budget(match_on="steps", amount=4, target_top1=target)
+        result = run(cell(ref, budget=budget), root, tmp_path / str(target))
+        scores = [result.value("top1", kind=kind) for kind in ("25%", "50%", "75%", "")]
+        first = next((i + 1 for i, score in enumerate(scores) if score >= target), None)
+        if first is None:
+            reasons = {m.reason for m in result.measurements if m.metric.endswith("_to_target")}
+            assert reasons == {f"{100 * target:g} % was not reached"}
+        else:
+            assert result.value("flops_to_target") == first * result.value("train_step_flops", kind="executed")
+
+
+def test_a_clock_ends_it(shapes, tmp_path: Path):
+    ref, root = shapes
+    budget = Budget(match_on="wall_seconds", amount=1.0)
+    result = run(cell(ref, budget=budget), root, tmp_path)
+    assert result.outcome is Outcome.OK
+    assert result.value("budget_used") >= 1
+    assert result.value("train_seconds") == pytest.approx(result.value("budget_used"))
+    assert result.value("steps") >= 1
+
+
+def test_what_a_cpu_cannot_be_budgeted_by(shapes, tmp_path: Path):
+    ref, root = shapes
+    for name in ("v100_gpu_hours", "energy_j"):
+        with pytest.raises(DeviceMissing, match="match on train_gflops"):
+            run(cell(ref, budget=Budget(match_on=name, amount=1)), root, tmp_path)
 
 
 def test_a_loss_that_is_not_finite_is_diverged(shapes, tmp_path: Path):
