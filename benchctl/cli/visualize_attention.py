@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from benchctl.cli.options import setting
 from benchctl.cli.visualize import Checkpoint, Frames, Pretrained, Resolution, Stride, visualize
 from benchctl.errors import UsageError
+from benchctl.spec import ClipShape
+
+if TYPE_CHECKING:
+    from benchctl.visualize.attention import Layers
+    from benchctl.visualize.clip import Clip
 
 ClipName = Annotated[str, typer.Argument(metavar="CLIP", help="A video file, or toy: two groups of moving shapes.")]
 Methods = Annotated[list[str], typer.Option("--method", metavar="PRESET", help="Whose attention; repeatable, each one is drawn below.")]
 Options = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change an option of the preset, for example layers=2. Repeatable.")
+]
+LayerNumbers = Annotated[
+    str, typer.Option("--layers", metavar="last|all|N,...", help="Whose attention: each layer, counted from 1, is a row of its own.")
 ]
 Estimator = Annotated[
     Literal["auto", "raft-large", "raft-small", "dis", "farneback"],
@@ -27,6 +35,7 @@ Weights = Annotated[str | None, typer.Option("--weights", metavar="NAME|FILE", h
 def attention(
     clip: ClipName,
     method: Methods,
+    layers: LayerNumbers = "last",
     frames: Frames = 8,
     stride: Stride = None,
     resolution: Resolution = 224,
@@ -44,12 +53,13 @@ def attention(
         if given and len(method) > 1:
             raise UsageError(f"{len(method)} methods", where=option, fix="it is for one: name a single --method")
     changes = dict(setting(text) for text in settings or ())
+    asked = _layers(layers)
     file = output or Path(f"attention-{Path(clip).stem}.png")
     png.check(file)
     for preset in method:
         attention.check(preset)
 
-    shown = clips.read(clip, frames=frames, resolution=resolution, stride=stride)
+    shown: dict[ClipShape, Clip] = {}
     maps: list[attention.AttentionMaps] = []
     for preset in dict.fromkeys(method):
         # attention is written out, since other backends do not show their weights
@@ -62,9 +72,23 @@ def attention(
             changes=changes,
             attention="eager",
         )
-        maps += attention.attention_maps(loaded, shown.frames)
-    attention_figure.save(attention_figure.Picture(shown, tuple(maps)), file)
+        # a TIME layer reads more frames, and smaller ones
+        shape = loaded.read or ClipShape(frames=frames, resolution=resolution)
+        if shape not in shown:
+            shown[shape] = clips.read(clip, frames=shape.frames, resolution=shape.resolution, stride=stride)
+        maps += attention.attention_maps(loaded, shown[shape].frames, asked)
+    attention_figure.save(attention_figure.Picture(shown[shape].name, tuple(maps)), file)
     typer.echo(str(file))
+
+
+def _layers(text: str) -> Layers:
+    if text in ("last", "all"):
+        return text
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        fix = "for example --layers 1,6,12"
+        raise UsageError("expected last, all, or numbers with commas between them", where=f"--layers {text}", fix=fix) from None
 
 
 @visualize.command()

@@ -1,4 +1,4 @@
-"""The figure of attention: a row of frames, then a row of heatmaps over the frames for each method, or for each of its sides."""
+"""The figure of attention: a row of frames, then a row of heatmaps over them for each method, or for each of its sides or layers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchctl.visualize.attention import AttentionMaps
-from benchctl.visualize.clip import Clip
 from benchctl.visualize.flow import magnification
 from benchctl.visualize.flow_figure import draw_arrows, grid_step, length_words
 from benchctl.visualize.png import FAINT, INK, write
@@ -32,7 +31,8 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 class Picture:
     """Everything that the figure shows."""
 
-    clip: Clip
+    clip: str
+    #: at least one; all of as many frames
     maps: tuple[AttentionMaps, ...]
 
 
@@ -47,21 +47,23 @@ def save(picture: Picture, file: Path) -> None:
 
 def figure(picture: Picture) -> Figure:
     """The figure, outside of matplotlib's global state."""
-    clip = picture.clip
-    sheet = Sheet(len(clip.frames), 1 + len(picture.maps), f"Attention: {clip.name}", _caption(picture))
-    sheet.frames_row(clip.frames)
-    for maps in picture.maps:
+    # methods that are given other frames than the one before have them above their maps
+    fresh = [i == 0 or not np.array_equal(maps.given, picture.maps[i - 1].given) for i, maps in enumerate(picture.maps)]
+    sheet = Sheet(len(picture.maps[0].given), sum(fresh) + len(fresh), f"Attention: {picture.clip}", _caption(picture))
+    for maps, frames_first in zip(picture.maps, fresh):
+        if frames_first:
+            sheet.frames_row(maps.given, f"grids of {maps.grid} x {maps.grid}" if maps.grid > 1 else "")
         low, high = (f"{value:.3g}" for value in (maps.cells.min(), maps.cells.max()))
-        row = sheet.row(maps.method, "\n".join(filter(None, (maps.side, f"{low} to {high}"))))
-        _maps_row(row, maps, clip)
+        row = sheet.row(maps.method, "\n".join(filter(None, (maps.layer, maps.side, f"{low} to {high}"))))
+        _maps_row(row, maps)
         _scale(sheet)
     return sheet.figure
 
 
-def _maps_row(row: Sequence[Axes], maps: AttentionMaps, clip: Clip) -> None:
-    factor = _factor(maps, clip)
-    heat = maps.over(clip.resolution)
-    for t, (axes, frame) in enumerate(zip(row, clip.frames)):
+def _maps_row(row: Sequence[Axes], maps: AttentionMaps) -> None:
+    factor = _factor(maps)
+    heat = maps.over()
+    for t, (axes, frame) in enumerate(zip(row, maps.given)):
         unit = t // maps.span
         if unit >= len(heat):
             axes.set_facecolor(_EMPTY)
@@ -73,9 +75,9 @@ def _maps_row(row: Sequence[Axes], maps: AttentionMaps, clip: Clip) -> None:
             draw_arrows(axes, maps.flow[unit], factor, "white", INK)
 
 
-def _factor(maps: AttentionMaps, clip: Clip) -> int | None:
+def _factor(maps: AttentionMaps) -> int | None:
     """How many times as long as the motion its arrows are; None: there are no arrows."""
-    return None if maps.flow is None else magnification(maps.flow, grid_step(clip.resolution))
+    return None if maps.flow is None else magnification(maps.flow, grid_step(maps.resolution))
 
 
 def _scale(sheet: Sheet) -> None:
@@ -101,8 +103,9 @@ def _caption(picture: Picture) -> list[str]:
         "of a row stands on its left."
     ]
     for maps in picture.maps:
-        factor = _factor(maps, picture.clip)
+        factor = _factor(maps)
         arrows = f" Arrows: the flow that it sees, by {maps.estimator}, {length_words(factor)}." if factor else ""
         name = f"{maps.method} {maps.side}".strip()
         said.append(f"{name} ({maps.weights}): {maps.meaning}.{arrows}")
-    return said
+    # once for all layers of a method
+    return list(dict.fromkeys(said))

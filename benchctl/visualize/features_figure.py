@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchctl.visualize.features import FeatureMap, Features
-from benchctl.visualize.png import FAINT, write
+from benchctl.visualize.png import write
 from benchctl.visualize.sheet import Sheet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLOURS = "viridis"
-#: where more about a row stands, below its name
-_BESIDE: dict[str, Any] = {
-    "xycoords": "axes fraction",
-    "textcoords": "offset points",
-    "ha": "right",
-    "va": "top",
-    "fontsize": 6.5,
-    "color": FAINT,
-}
 
 
 @dataclass(frozen=True)
@@ -49,9 +40,7 @@ def figure(picture: Picture) -> Figure:
     frames = len(picture.models[0].given)
     sheet = Sheet(frames, rows, f"Feature maps: {picture.clip}", _caption(picture))
     for number, model in enumerate(picture.models, 1):
-        row = sheet.frames_row(model.given)
-        if len(picture.models) > 1:
-            row[0].annotate(f"given to {number}", (0, 0.5), (-6, 0), **_BESIDE)
+        sheet.frames_row(model.given, f"given to {number}" if len(picture.models) > 1 else "")
         for maps in model.maps:
             _maps_row(sheet, maps, frames)
     return sheet.figure

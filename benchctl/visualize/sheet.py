@@ -22,6 +22,8 @@ _WIDEST = 15.0
 _GAP = 0.05
 _LEFT, _RIGHT, _BOTTOM = 1.25, 0.6, 0.12
 _MARGIN, _TITLE_LINE, _LINE, _FRAME_NAMES = 0.12, 0.22, 0.15, 0.24
+#: from one row to the next at least, however small its pictures are: a name, and two lines below it
+_ROW_TEXT = 0.4
 #: width of a character of the title, and of the caption
 _TITLE_CHARACTER, _CHARACTER = 0.1, 0.066
 
@@ -47,38 +49,42 @@ class Sheet:
         lines = [line for paragraph in caption for line in textwrap.wrap(paragraph, int((self._width - 0.3) / _CHARACTER))]
         below_title = _MARGIN + _TITLE_LINE * len(title_lines)
         top = below_title + _LINE * len(lines) + _FRAME_NAMES
-        self._height = top + rows * (self.side + _GAP) + _BOTTOM
+        self._step = max(self.side + _GAP, _ROW_TEXT)
+        self._height = top + rows * self._step + _BOTTOM
         self.figure: Figure = NewFigure(figsize=(self._width, self._height))
         # a file name may hold dollar signs, which are not formulas
         text: dict[str, Any] = {"x": _MARGIN / self._width, "va": "top", "linespacing": 1.3, "parse_math": False}
         self.figure.text(y=1 - _MARGIN / self._height, s="\n".join(title_lines), fontsize=10, fontweight="bold", **text)
         self.figure.text(y=1 - below_title / self._height, s="\n".join(lines), fontsize=7.5, color=FAINT, **text)
         self._next = self._height - top
+        self._bottom = self._next
 
     def row(self, name: str, below: str = "") -> list[Axes]:
         """Axes of the next row, without ticks, with its name and more about it on its left."""
-        bottom = self._next - self.side
-        row = [self._axes(_LEFT + column * (self.side + _GAP), bottom, self.side) for column in range(self.columns)]
+        self._bottom = self._next - self.side
+        row = [self._axes(_LEFT + column * (self.side + _GAP), self._bottom, self.side) for column in range(self.columns)]
         for axes in row:
             axes.set_xticks([])
             axes.set_yticks([])
         text: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "parse_math": False}
         row[0].annotate(name, (0, 0.5), (-6, 2), va="bottom", fontsize=7.5, **text)
         row[0].annotate(below, (0, 0.5), (-6, 0), va="top", fontsize=6.5, color=FAINT, linespacing=1.4, **text)
-        self._next = bottom - _GAP
+        self._next -= self._step
         return row
 
-    def frames_row(self, frames: npt.NDArray[np.uint8]) -> list[Axes]:
-        """A row of the frames, uint8 (T, R, R, 3), with their numbers."""
-        row = self.row("frames")
+    def frames_row(self, frames: npt.NDArray[np.uint8], below: str = "") -> list[Axes]:
+        """A row of the frames, uint8 (T, R, R, 3), and more about them on their left; their numbers where there is no row above."""
+        numbered = not self.figure.axes
+        row = self.row("frames", below)
         for t, (axes, frame) in enumerate(zip(row, frames)):
             axes.imshow(frame, interpolation="antialiased")
-            axes.set_title(f"frame {t}" if self.side > 0.6 else str(t), fontsize=7, pad=2.5, color=FAINT)
+            if numbered:
+                axes.set_title(f"frame {t}" if self.side > 0.6 else str(t), fontsize=7, pad=2.5, color=FAINT)
         return row
 
     def beside(self) -> Axes:
         """Narrow axes at the right end of the last row, for a scale."""
-        return self._axes(_LEFT + self.columns * (self.side + _GAP) + 0.03, self._next + _GAP, 0.09)
+        return self._axes(_LEFT + self.columns * (self.side + _GAP) + 0.03, self._bottom, 0.09)
 
     def _axes(self, left: float, bottom: float, width: float) -> Axes:
         return self.figure.add_axes((left / self._width, bottom / self._height, width / self._width, self.side / self._height))
