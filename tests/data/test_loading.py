@@ -204,7 +204,7 @@ def test_counts_add_up(clips: ClipSet) -> None:
 
 
 def test_flipping_needs_a_data_set_that_allows_it(clips: ClipSet) -> None:
-    with pytest.raises(UsageError, match="would change their class; set 'flip: false'"):
+    with pytest.raises(UsageError, match="would change their class; set 'flip: if-safe'"):
         train_batches(clips, settings(flip=True), seed=0)
 
 
