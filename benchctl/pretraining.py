@@ -30,7 +30,7 @@ class Pretraining:
 
 
 _CLIP = "WebImageText, 400 M pairs of images and texts"
-_MERGED = "ImageNet-22k without labels, then Merged-2B, 2 G pairs of images and texts"
+_MERGED = "images without labels, then Merged-2B, 2 G pairs of images and texts"
 
 #: by the name that a method's `weights` has
 KNOWN: Mapping[str, Pretraining] = MappingProxyType(
@@ -63,7 +63,5 @@ KNOWN: Mapping[str, Pretraining] = MappingProxyType(
 def declared(config: MethodConfig) -> dict[str, str]:
     """What the weights that `pretrained: true` loads were trained on: `data` and `gpu_hours`, both in words."""
     found = [KNOWN.get(name, Pretraining(f"{UNKNOWN} ({name})")) for name in config.brings()]
-    return {
-        "data": " + ".join(each.data for each in found) or UNKNOWN,
-        "gpu_hours": " + ".join(each.gpu_hours for each in found) or UNKNOWN,
-    }
+    joined = {key: " + ".join(getattr(each, key) for each in found) for key in ("data", "gpu_hours")}
+    return {key: text or UNKNOWN for key, text in joined.items()}
