@@ -430,7 +430,7 @@ class MethodConfig(Vocabulary):
         return frames
 
     def brings(self) -> tuple[str, ...]:
-        """Names of the published weights that `pretrained: true` loads, as `benchctl.pretraining` knows them."""
+        """Names of the published weights that `pretrained: true` loads, as `benchctl.pretrained_on` knows them."""
         return () if self.weights is None else (self.weights,)
 
     def check_weights(self, task: Task, *, pretrained: bool) -> None:

@@ -20,7 +20,7 @@ VOCABULARY = {
     "spec",
     "record",
     "lookup",
-    "pretraining",
+    "pretrained_on",
     "statistics",
     "suite_file",
     "yaml_file",

@@ -135,7 +135,7 @@ def _runs(db: str | None) -> list[tuple[str, str]]:
 
 
 def _method(preset: str) -> dict[str, Any]:
-    from benchctl import lookup, pretraining
+    from benchctl import lookup, pretrained_on
     from benchctl.plan import paper_recipe
 
     entry = lookup.entry("method", preset)
@@ -149,7 +149,7 @@ def _method(preset: str) -> dict[str, Any]:
         "attention": list(config.backends()),
         "recipe": paper_recipe(module, preset, None).model_dump(mode="json"),
         "recipe_by_dataset": _by_dataset(module, preset),
-        "pretraining": pretraining.declared(config) if config.brings() else pretraining.NONE,
+        "pretraining": pretrained_on.declared(config) if config.brings() else pretrained_on.NONE,
         "about": module.__doc__,
     }
 
