@@ -45,7 +45,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 @dataclass(frozen=True)
 class DataSource:
-    """The data set of a suite, found (`root`) or still to be made (`root` is None)."""
+    """The data set of a suite: found (`root`), still to be made, or absent (`root` is None)."""
 
     ref: DatasetRef
     root: Path | None
@@ -54,6 +54,10 @@ class DataSource:
     fingerprint: str | None
     #: names of the numbers that its clips have instead of classes
     targets: tuple[str, ...] | None = None
+    #: whether a mirrored clip keeps its class
+    flip_safe: bool = False
+    #: neither here nor to be made here: what is known of it is what is published
+    absent: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,11 @@ class Sources:
     def for_start(self) -> DataSource | None:
         """The data of cells that training starts from."""
         return self.start or self.main
+
+    @property
+    def absent(self) -> tuple[DataSource, ...]:
+        """Those that are planned with and cannot be run with."""
+        return tuple(source for source in (self.main, self.start) if source is not None and source.absent)
 
 
 NO_DATA = Sources()
@@ -164,21 +173,37 @@ class Execution:
     reason: str = ""
 
 
-def resolve_data(loaded: LoadedSuite, data_root: Path | None) -> Sources:
+def resolve_data(loaded: LoadedSuite, data_root: Path | None, *, absent: bool = False) -> Sources:
     """The first data set of the suite that is present, else the first that can be made here; the same for what training starts from.
+
+    With `absent`, to plan and not to run, else the first whose number of classes is published.
 
     Raises:
         SuiteError: a data set that is not registered, or an option it does not know.
-        DataMissing: none is present and none can be made.
+        DataMissing: there is none.
     """
     suite = loaded.suite
-    main = _first(loaded, ("dataset",), suite.dataset, data_root)
-    start = _first(loaded, ("pretraining", "dataset"), suite.pretraining.dataset, data_root) if suite.pretraining else None
-    return Sources(main, start)
+    found = [_first(loaded, ("dataset",), suite.dataset, data_root)]
+    if suite.pretraining:
+        found.append(_first(loaded, ("pretraining", "dataset"), suite.pretraining.dataset, data_root))
+    for missing in (each for each in found if isinstance(each, _Missing)):
+        if not absent or missing.published is None:
+            raise missing.error
+    return Sources(*(each.published if isinstance(each, _Missing) else each for each in found))
 
 
-def _first(loaded: LoadedSuite, place: Location, refs: tuple[DatasetRef, ...], data_root: Path | None) -> DataSource | None:
+@dataclass(frozen=True)
+class _Missing:
+    """None of the data sets is here, nor can one be made."""
+
+    error: DataMissing
+    #: the first of which is known how many classes it has
+    published: DataSource | None
+
+
+def _first(loaded: LoadedSuite, place: Location, refs: tuple[DatasetRef, ...], data_root: Path | None) -> DataSource | _Missing | None:
     makeable: DataSource | None = None
+    published: DataSource | None = None
     missing: list[str] = []
     for index, ref in enumerate(refs):
         location: Location = (*place, index)
@@ -193,18 +218,33 @@ def _first(loaded: LoadedSuite, place: Location, refs: tuple[DatasetRef, ...], d
         root = module.locate(ref, data_root)
         if root is not None:
             clips = module.load(root, options)
-            return DataSource(resolved, root, clips.outputs, clips.fingerprint, clips.targets or None)
+            return DataSource(resolved, root, clips.outputs, clips.fingerprint, clips.targets or None, clips.flip_safe)
         if hasattr(module, "prepare"):
             # what is made follows from its options alone, which are part of the cell: it needs no fingerprint
-            makeable = makeable or DataSource(resolved, None, len(module.class_names(options)), None)
+            makeable = makeable or DataSource(resolved, None, len(module.class_names(options)), None, flip_safe=module.FLIP_SAFE)
+        elif published is None and (classes := _published_classes(module, options)) is not None:
+            flip_safe = getattr(options, "flip_safe", module.FLIP_SAFE)
+            published = DataSource(resolved, None, classes, None, flip_safe=flip_safe, absent=True)
         missing.append(f"'{ref.name}' at {ref.root or (data_root / ref.name if data_root else '$BENCHCTL_DATA/' + ref.name)}")
     if makeable or not missing:
         return makeable
-    raise DataMissing(
-        f"no data set: {', '.join(missing)}",
-        where=loaded.where(place),
-        fix="put it there, or set BENCHCTL_DATA to the folder that holds it",
-    )
+    what, fix = f"no data set: {', '.join(missing)}", "put it there, or set BENCHCTL_DATA to the folder that holds it"
+    return _Missing(DataMissing(what, where=loaded.where(place), fix=fix), published)
+
+
+def _published_classes(module: ModuleType, options: Any) -> int | None:
+    """How many classes the data set has, where its file says so for these options."""
+    found: int | None = module.published_classes(options) if hasattr(module, "published_classes") else None
+    return found
+
+
+def paper_recipe(module: ModuleType, preset: str, dataset: str | None) -> Recipe:
+    """How the paper of a method's file trains `preset` on `dataset`: its RECIPE, and what RECIPES has for the one, the other and both."""
+    recipe: Recipe = module.RECIPE
+    differing: dict[str, dict[str, Any]] = getattr(module, "RECIPES", {})
+    for key in (dataset, preset, f"{preset}/{dataset}"):
+        recipe = recipe.changed(differing.get(key or "", {}))
+    return recipe
 
 
 def expand(loaded: LoadedSuite, data: Sources = NO_DATA, checks: Checks = NO_CHECKS) -> Plan:
@@ -223,7 +263,7 @@ def expand(loaded: LoadedSuite, data: Sources = NO_DATA, checks: Checks = NO_CHE
     suite = loaded.suite
     if set(suite.task) != {"profile"} and checks.leakage is not None:
         _check_leakage(data, checks.leakage)
-    resolver = _Resolver(loaded)
+    resolver = _Resolver(loaded, data)
     cells: dict[str, Cell] = {}
     for index, entry in enumerate(suite.sweep):
         for method, shape, precision, attention in _grid(suite, entry):
@@ -232,6 +272,7 @@ def expand(loaded: LoadedSuite, data: Sources = NO_DATA, checks: Checks = NO_CHE
             backend = resolver.shape(("sweep", index), resolved, shape, attention)
             resolver.needs(_Asked(location, method[1].name, resolved, shape), data, checks)
             resolver.affords(shape)
+            recipe = resolver.fitted(location, method[1].name, resolved.recipe, shape)
             common: dict[str, Any] = {
                 "method": method[1].name,
                 "config": resolved.config_json,
@@ -239,9 +280,9 @@ def expand(loaded: LoadedSuite, data: Sources = NO_DATA, checks: Checks = NO_CHE
                 "shape": shape,
                 "precision": precision,
                 "attention": backend,
-                "pretrained": suite.pretrained,
+                "pretrained": resolved.pretrained,
                 "pad": suite.pad,
-                "recipe": resolved.recipe,
+                "recipe": recipe,
                 "memory_cap_bytes": round(suite.memory_cap_gib * 2**30) if suite.memory_cap_gib else None,
             }
             start = resolver.start(method[1], common) if suite.pretraining else None
@@ -336,7 +377,11 @@ class _Resolved:
     config_json: dict[str, Any]
     #: fields that the suite changed
     options: dict[str, Any] | None
+    pretrained: bool
+    #: for steps of any size
     recipe: Recipe
+    #: of what training starts from; None: it starts from nothing
+    start: Recipe | None
 
 
 @dataclass(frozen=True)
@@ -352,13 +397,14 @@ class _Asked:
 class _Resolver:
     """Resolves each method once, not once per cell."""
 
-    def __init__(self, loaded: LoadedSuite) -> None:
+    def __init__(self, loaded: LoadedSuite, data: Sources) -> None:
         self._loaded = loaded
+        self._data = data
         self._methods: dict[str, _Resolved] = {}
         self._checked: dict[tuple[Any, ...], Any] = {}
 
     def method(self, location: Location, ref: MethodRef) -> _Resolved:
-        key = f"{ref.name} {json.dumps(ref.options, sort_keys=True)}"
+        key = f"{ref.name} {ref.pretrained} {json.dumps(ref.options, sort_keys=True)}"
         if key not in self._methods:
             self._methods[key] = self._resolve(location, ref)
         return self._methods[key]
@@ -372,31 +418,60 @@ class _Resolver:
             config: MethodConfig = module.Config.model_validate({**module.PRESETS[ref.name], **ref.options})
         except ValidationError as invalid:
             raise _option_error(self._loaded, (*location, "options"), ref.name, invalid, list(module.Config.model_fields)) from None
-        if self._loaded.suite.pretrained and config.weights is None:
-            raise self._loaded.error(
-                ("pretrained",), f"no weights are published for '{ref.name}'", "leave it out, or set 'pretrained: false'"
-            )
-        asked = self._loaded.suite.recipe
-        base: Recipe = module.RECIPE if asked.base == "paper" else COMMON_RECIPE
-        recipe = Recipe.model_validate({**base.model_dump(), **asked.changes})
+        suite = self._loaded.suite
+        pretrained = suite.pretrained if ref.pretrained is None else ref.pretrained
+        if pretrained and config.weights is None:
+            place: Location = ("pretrained",) if ref.pretrained is None else (*location, "pretrained")
+            raise self._loaded.error(place, f"no weights are published for '{ref.name}'", "leave it out, or set 'pretrained: false'")
         resolved, preset = config.model_dump(mode="json"), module.Config(**module.PRESETS[ref.name]).model_dump(mode="json")
         # an option given as the preset has it changes nothing: the cell is the preset's own
         options = {name: resolved[name] for name in sorted(ref.options) if resolved[name] != preset[name]}
-        return _Resolved(config, resolved, options or None, recipe)
+        recipe = self._recipe(module, ref.name, self._data.main, suite.recipe.changes)
+        start = self._recipe(module, ref.name, self._data.for_start, self._starting()) if suite.pretraining else None
+        return _Resolved(config, resolved, options or None, pretrained, recipe, start)
+
+    def _recipe(self, module: ModuleType, preset: str, data: DataSource | None, changes: Mapping[str, Any]) -> Recipe:
+        base = COMMON_RECIPE
+        if self._loaded.suite.recipe.base == "paper":
+            base = paper_recipe(module, preset, data.ref.name if data else None)
+        try:
+            recipe = base.changed(changes)
+        except ValidationError as invalid:
+            problem = invalid.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+            raise self._loaded.error(("recipe",), f"{preset}: {problem}") from None
+        return recipe if recipe.flip != "if-safe" else recipe.model_copy(update={"flip": data is not None and data.flip_safe})
+
+    def _starting(self) -> dict[str, Any]:
+        """What differs from the method's recipe where training starts from a cell of its own."""
+        suite = self._loaded.suite
+        assert suite.pretraining is not None, "asked for where there is one"
+        # what papers augment classification with: a mixed, erased or recoloured clip is not one to rebuild
+        plain = {"mixup": 0.0, "cutmix": 0.0, "random_erasing": 0.0, "rand_augment": None, "color_jitter": 0.0}
+        unlearnt = plain if suite.pretraining.objective == "reconstruction" else {}
+        return {**unlearnt, **suite.recipe.changes, "train_only": "all", **suite.pretraining.recipe.model_dump(exclude_unset=True)}
 
     def start(self, ref: MethodRef, common: dict[str, Any]) -> dict[str, Any]:
         """The fields of the cell that training starts from, but for its seed and its data; `common` are those of the training."""
         suite = self._loaded.suite
         asked = suite.pretraining
         assert asked is not None, "asked for where there is one"
+        method = self.method(("pretraining",), ref.model_copy(update={"options": {**ref.options, **asked.options}}))
         if asked.options:
-            changed = MethodRef(name=ref.name, options={**ref.options, **asked.options})
-            method = self.method(("pretraining",), changed)
             common = {**common, "config": method.config_json, "options": method.options}
-        changes = {**suite.recipe.changes, "train_only": "all", **asked.recipe.model_dump(exclude_unset=True)}
-        recipe = Recipe.model_validate({**common["recipe"].model_dump(), **changes})
+        assert method.start is not None, "resolved where there is a start"
+        recipe = self.fitted(("pretraining",), ref.name, method.start, common["shape"])
         task: Task = "pretrain" if asked.objective == "reconstruction" else "train"
         return {**common, "recipe": recipe, "task": task, "budget": asked.budget}
+
+    def fitted(self, location: Location, name: str, recipe: Recipe, shape: ClipShape) -> Recipe:
+        """`recipe` for steps of `shape`; raises where it does not know how, or where no such step can be made."""
+        suite = self._loaded.suite
+        if "train" in suite.task and (misfit := recipe.misfit(shape.batch_size)) is not None:
+            raise self._loaded.error(location, f"{name}: {misfit[0]}", f"{misfit[1]}, or change the recipe")
+        try:
+            return recipe.at(shape.batch_size, scaled=suite.recipe.scale_learning_rate)
+        except UsageError as error:
+            raise self._loaded.error(("recipe", "scale_learning_rate"), f"{name}: {error.what}", error.fix) from None
 
     def shape(self, location: Location, method: _Resolved, shape: ClipShape, attention: Any) -> Any:
         """The attention backend; raises where the method cannot take the shape or the backend."""
@@ -429,7 +504,7 @@ class _Resolver:
         suite = self._loaded.suite
         try:
             for task in suite.task:
-                config.check_weights(task, pretrained=suite.pretrained)
+                config.check_weights(task, pretrained=asked.method.pretrained)
         except WeightsMissing as error:
             what = f"{asked.name}: {error.where}: {error.what}" if error.where else error.what
             raise self._loaded.error(asked.location, what, error.fix) from None

@@ -40,7 +40,8 @@ Precision = Literal["fp32", "fp16", "bf16"]
 #: `eager`: explicit softmax(QK)V. `sdpa`: torch's fused call, kernel chosen by torch's rules. `math`, `efficient`, `flash`: that
 #: call with the kernel fixed. `auto`: what the method's library does by default; a resolved cell never says `auto`. `none`: it has none.
 Attention = Literal["auto", "none", "eager", "sdpa", "math", "efficient", "flash"]
-OptimizerName = Literal["sgd", "adamw"]
+#: `nesterov`: SGD with Nesterov's momentum
+OptimizerName = Literal["sgd", "nesterov", "adamw"]
 #: one number for each of red, green and blue
 Rgb = tuple[float, float, float]
 Measure = Literal["memory", "flops", "params", "latency"]
@@ -58,6 +59,7 @@ Modality = Literal["rgb", "depth"]
 Count = Annotated[int, Field(gt=0, strict=True)]
 Seed = Annotated[int, Field(ge=0, strict=True)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Vocabulary(BaseModel):
@@ -94,17 +96,23 @@ class Recipe(Vocabulary):
     weight_decay: float = Field(0.05, ge=0)
     #: SGD only
     momentum: float = Field(0.9, ge=0, lt=1)
+    #: AdamW only: decay of its two averages; null: 0.9 and 0.999
+    betas: tuple[Decay, Decay] | None = None
     #: share of the steps over which the learning rate rises linearly from 0
     warmup_fraction: float = Field(0.1, ge=0, lt=1)
-    schedule: Literal["cosine", "constant"] = "cosine"
+    #: `steps`: the learning rate stays, and is a tenth of what it was from each of `drop_at` on
+    schedule: Literal["cosine", "constant", "steps"] = "cosine"
+    #: shares of the training, warm-up included, for the schedule `steps`
+    drop_at: tuple[Share, ...] | None = None
     #: norm to which gradients are clipped; null: not clipped
     clip_gradient_norm: PositiveFloat | None = None
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     sampling: Literal["segment", "uniform", "dense"] = "segment"
     #: frames between two sampled frames, for dense sampling
     frame_stride: PositiveInt = 8
-    #: horizontal flips in training; wrong wherever left and right are different classes
-    flip: bool = False
+    #: horizontal flips in training, wrong wherever left and right are different classes: `true` is refused there, `if-safe` flips
+    #: elsewhere and not there. A resolved cell never says `if-safe`
+    flip: bool | Literal["if-safe"] = False
     #: random resized crops in training: smallest share of the picture's area that is kept; null: a random crop without resizing
     crop_scale: float | None = Field(None, gt=0, le=1)
     #: timm's words for RandAugment, for example `rand-m7-n4-mstd0.5-inc1`, drawn once for all frames of a clip; null: none
@@ -126,6 +134,46 @@ class Recipe(Vocabulary):
     loader_workers: int = Field(0, ge=0)
     #: `head`: only the classifier learns, the rest stays as it started (a linear probe)
     train_only: Literal["all", "head"] = "all"
+    #: epochs that the paper trains for, and clips of its step, repetitions included, that the learning rate is for; null: not known.
+    #: Both say what is published. Cells have neither: how long they train is their budget, and how large a step is their shape
+    epochs: PositiveFloat | None = None
+    batch_size: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _drops(self) -> Self:
+        if (self.schedule == "steps") != bool(self.drop_at):
+            raise ValueError("schedule 'steps' and 'drop_at' need each other, for example {schedule: steps, drop_at: [0.5, 0.75]}")
+        return self
+
+    def at(self, batch_size: int, *, scaled: bool) -> Recipe:
+        """As a cell with steps of `batch_size` clips has it: without what only says what is published.
+
+        `scaled`: with the learning rate for that step, linearly (Goyal et al. 2017), from the step that it is published for.
+
+        Raises:
+            UsageError: for `scaled`, where it is not known which step that is.
+        """
+        rate = self.learning_rate
+        if scaled:
+            if self.batch_size is None:
+                raise UsageError("the batch size that its learning rate is for is not known", fix="give 'batch_size' in the recipe")
+            rate *= batch_size / self.batch_size
+        return self.model_copy(update={"learning_rate": rate, "epochs": None, "batch_size": None})
+
+    def changed(self, changes: Mapping[str, Any]) -> Recipe:
+        """With `changes`. Another schedule leaves behind what belongs to the one that it replaces."""
+        left = {"drop_at": None} if changes.get("schedule", self.schedule) != "steps" else {}
+        return Recipe.model_validate({**self.model_dump(), **left, **changes})
+
+    def misfit(self, batch_size: int) -> tuple[str, str] | None:
+        """Why steps of `batch_size` clips cannot be made by this recipe, and what helps; None: they can."""
+        times = self.repeated_augmentation
+        if batch_size % times:
+            return f"each clip is {times} times in a batch, and a batch has {batch_size} clips", f"use a multiple of {times}"
+        mixing = " and ".join(f"'{name}'" for name in ("mixup", "cutmix") if getattr(self, name))
+        if mixing and batch_size % 2:
+            return f"{mixing} pairs clips, and a batch has {batch_size}", "set an even batch size"
+        return None
 
 
 def _changes(model: type[Vocabulary]) -> type[Vocabulary]:
@@ -169,11 +217,13 @@ class SuiteRecipe(RecipeChanges):
     """A recipe to start from, and keys that differ from it."""
 
     base: RecipeBase = "paper"
+    #: learning rates are for the recipes' own `batch_size`: scale each linearly to that of the cell (Goyal et al. 2017)
+    scale_learning_rate: bool = False
 
     @property
     def changes(self) -> dict[str, Any]:
         """The keys that differ."""
-        return self.model_dump(exclude_unset=True, exclude={"base"})
+        return self.model_dump(exclude_unset=True, exclude={"base", "scale_learning_rate"})
 
 
 #: what can be given equally: counted before training, or read off a clock or a meter while it runs
@@ -279,6 +329,8 @@ class MethodRef(Vocabulary):
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
+    #: default: the suite's
+    pretrained: bool | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -376,6 +428,10 @@ class MethodConfig(Vocabulary):
     def counted_frames(self, frames: int) -> int:
         """What papers call the frames of a clip that holds `frames`: some methods read others beside those they count."""
         return frames
+
+    def brings(self) -> tuple[str, ...]:
+        """Names of the published weights that `pretrained: true` loads, as `benchctl.pretrained_on` knows them."""
+        return () if self.weights is None else (self.weights,)
 
     def check_weights(self, task: Task, *, pretrained: bool) -> None:
         """Raise WeightsMissing where a cell of `task` needs weights that cannot be had. Called when the suite is planned."""

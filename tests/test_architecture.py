@@ -12,7 +12,19 @@ import pytest
 import benchctl
 
 PACKAGE = Path(benchctl.__file__).parent
-VOCABULARY = {"atomic_file", "errors", "folders", "gpu_rates", "spec", "record", "lookup", "statistics", "suite_file", "yaml_file"}
+VOCABULARY = {
+    "atomic_file",
+    "errors",
+    "folders",
+    "gpu_rates",
+    "spec",
+    "record",
+    "lookup",
+    "pretrained_on",
+    "statistics",
+    "suite_file",
+    "yaml_file",
+}
 
 #: room -> rooms it may import; `benchctl` is the package itself (its version)
 ALLOWED: dict[str, set[str]] = {

@@ -191,8 +191,10 @@ def test_ten_thousand_cells_expand():
     assert len(expand(loaded).cells) == 10200
 
 
+#: two clips a step: some recipes have each clip twice in a batch
 TRAIN = (
-    SUITE.replace("task: profile", "task: [evaluate, train]") + "dataset: egogestar\nbudget: {match_on: samples, amount: 64}\nseeds: 0\n"
+    SUITE.replace("task: profile", "task: [evaluate, train]").replace("}\n", ", batch_size: 2}\n")
+    + "dataset: egogestar\nbudget: {match_on: samples, amount: 64}\nseeds: 0\n"
 )
 
 
@@ -221,7 +223,7 @@ def test_evaluation_follows_the_training_it_needs():
     assert [c.task for c in cells[:4]] == ["train", "evaluate"] * 2
     assert cells[1].checkpoint == f"cell:{cells[0].id}"
     assert cells[3].checkpoint == f"cell:{cells[2].id}"
-    assert cells[0].steps() == 64
+    assert cells[0].steps() == 32
 
 
 EGOGESTAR = Sources(DataSource(DatasetRef(name="egogestar"), Path("/data/egogestar"), 10, ""))
@@ -372,7 +374,7 @@ def test_only_some_methods_pre_train_by_reconstruction():
 @pytest.mark.parametrize("path", suite_file.shipped().values(), ids=lambda p: p.stem)
 def test_every_shipped_suite_plans(path: Path):
     loaded = suite_file.load(str(path))
-    assert expand(loaded, resolve_data(loaded, None)).cells
+    assert expand(loaded, resolve_data(loaded, None, absent=True)).cells
 
 
 def test_three_seeds_where_a_training_names_none():
@@ -399,7 +401,7 @@ def test_a_budget_of_less_than_a_step_is_refused():
     with pytest.raises(SuiteError) as error:
         expand(loaded, MOTION_SHAPES)
     assert str(error.value) == (
-        "--set budget.amount=7: budget.amount: frames_seen of 7 are less than one step, which takes 8; raise it, or lower 'batch_size'"
+        "--set budget.amount=7: budget.amount: frames_seen of 7 are less than one step, which takes 16; raise it, or lower 'batch_size'"
     )
 
 
@@ -448,3 +450,113 @@ def test_what_is_over_a_limit_is_not_begun():
     )
     assert cell.steps(2e9) == 50
     assert cell.steps() is None
+
+
+def test_an_absent_data_set_is_planned_and_not_run():
+    loaded = suite_file.parse(TRAIN, Path("s.yaml"), ["dataset=[manifest, ssv2, kinetics400]", "task=train"])
+    data = resolve_data(loaded, Path("/nowhere"), absent=True)
+    assert data.main is not None
+    assert (data.main.ref.name, data.main.num_classes, data.main.root, data.main.fingerprint) == ("ssv2", 174, None, None)
+    assert data.absent == (data.main,)
+    cells = expand(loaded, data).cells
+    assert {(c.num_classes, c.dataset.name, c.data_fingerprint) for c in cells} == {(174, "ssv2", None)}
+    with pytest.raises(DataMissing, match="no data set: 'manifest' at /nowhere/manifest, 'ssv2' at /nowhere/ssv2, 'kinetics400' at"):
+        resolve_data(loaded, Path("/nowhere"))
+
+
+@pytest.mark.parametrize("dataset", ["manifest", "{name: ssv2, options: {class_list: temporal.txt}}"])
+def test_where_nobody_says_how_many_classes_there_are_nothing_is_planned(dataset: str):
+    with pytest.raises(DataMissing, match="no data set"):
+        resolve_data(suite_file.parse(TRAIN, Path("s.yaml"), [f"dataset={dataset}"]), None, absent=True)
+
+
+def test_what_can_be_made_is_not_absent():
+    loaded = suite_file.parse(TRAIN, Path("s.yaml"), ["dataset=[ssv2, motion_shapes]"])
+    data = resolve_data(loaded, None, absent=True)
+    assert data.main is not None
+    assert (data.main.ref.name, data.absent) == ("motion_shapes", ())
+
+
+def planned_recipe(*settings: str, method: str = "videomae-tiny", data: Sources = EGOGESTAR) -> Recipe:
+    (cell,) = expand(
+        suite_file.parse(
+            TRAIN, Path("s.yaml"), [f"methods={method}", "task=train", "sweep=[{frames: 8, resolution: 64, batch_size: 4}]", *settings]
+        ),
+        data,
+    ).cells
+    return cell.recipe
+
+
+def test_clips_are_flipped_where_the_data_allow_it():
+    kinetics = Sources(DataSource(DatasetRef(name="kinetics400"), None, 400, None, flip_safe=True, absent=True))
+    assert videomae.RECIPE.flip == "if-safe"
+    assert (planned_recipe().flip, planned_recipe(data=kinetics).flip) == (False, True)
+    assert planned_recipe("recipe.flip=true").flip is True
+    # a profile has no data: nothing is flipped
+    assert plan(SUITE).cells[0].recipe.flip is False
+
+
+def test_cells_do_not_hold_what_only_says_what_is_published():
+    recipe = planned_recipe("recipe.base=common")
+    assert videomae.RECIPE.epochs is not None
+    assert (recipe.epochs, recipe.batch_size) == (None, None)
+    assert (planned_recipe().epochs, planned_recipe("recipe.epochs=7")) == (None, planned_recipe())
+
+
+def test_a_recipe_of_the_data_set_at_hand():
+    ssv2 = Sources(DataSource(DatasetRef(name="ssv2"), None, 174, None, absent=True))
+    assert (planned_recipe().sampling, planned_recipe(data=ssv2).sampling) == ("dense", "segment")
+    assert planned_recipe("recipe.base=common", data=ssv2) == COMMON_RECIPE
+
+
+def test_learning_rates_are_scaled_where_that_is_asked_for():
+    published = videomae.RECIPE
+    assert planned_recipe().learning_rate == published.learning_rate
+    scaled = planned_recipe("recipe.scale_learning_rate=true")
+    assert scaled.learning_rate == pytest.approx(published.learning_rate * 4 / 512)
+    assert planned_recipe("recipe={scale_learning_rate: true, batch_size: 8}").learning_rate == published.learning_rate / 2
+    with pytest.raises(
+        SuiteError,
+        match=r"recipe.scale_learning_rate: pixt-tiny: the batch size that its learning rate is for is not known; give 'batch_size'",
+    ):
+        planned_recipe("recipe.scale_learning_rate=true", method="pixt-tiny")
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "recipe", "says"),
+    [
+        (3, "{}", "videomae-tiny: each clip is 2 times in a batch, and a batch has 3 clips; use a multiple of 2, or change the recipe"),
+        (3, "{repeated_augmentation: 1}", "'mixup' and 'cutmix' pairs clips, and a batch has 3; set an even batch size, or change"),
+    ],
+)
+def test_a_batch_that_the_recipe_cannot_make_is_refused(batch_size: int, recipe: str, says: str):
+    settings = ["methods=videomae-tiny", f"sweep=[{{frames: 8, resolution: 64, batch_size: {batch_size}}}]", f"recipe={recipe}"]
+    with pytest.raises(SuiteError) as error:
+        expand(suite_file.parse(TRAIN, Path("s.yaml"), settings), EGOGESTAR)
+    assert says in str(error.value)
+    # a profile makes no batch of clips
+    assert plan(SUITE, settings[1]).cells
+
+
+def test_what_is_rebuilt_is_not_mixed():
+    text = TRAIN + "pretraining: {objective: reconstruction, budget: {match_on: steps, amount: 5}}\n"
+    start, trained = expand(suite_file.parse(text, Path("s.yaml"), ["methods=videomae-tiny", "task=train"]), EGOGESTAR).cells[:2]
+    assert (start.task, start.recipe.mixup, start.recipe.cutmix, start.recipe.random_erasing, start.recipe.rand_augment) == (
+        "pretrain",
+        0,
+        0,
+        0,
+        None,
+    )
+    assert (trained.recipe.mixup, trained.recipe.random_erasing) == (0.8, 0.25)
+    asked = [*("methods=videomae-tiny", "task=train"), "pretraining.recipe={random_erasing: 0.5, betas: [0.9, 0.95]}"]
+    start = expand(suite_file.parse(text, Path("s.yaml"), asked), EGOGESTAR).cells[0]
+    assert (start.recipe.random_erasing, start.recipe.betas) == (0.5, (0.9, 0.95))
+
+
+def test_a_method_may_start_from_nothing_beside_those_that_do_not():
+    methods = "methods=[videomae-b, {name: i3d-tiny, pretrained: false}]"
+    cells = plan(SUITE, methods, "pretrained=true").cells
+    assert {(c.method, c.pretrained) for c in cells} == {("videomae-b", True), ("i3d-tiny", False)}
+    with pytest.raises(SuiteError, match=r"methods\[0\].pretrained: no weights are published for 'i3d-tiny'; leave it out, or set"):
+        plan(SUITE, "methods=[{name: i3d-tiny, pretrained: true}]")

@@ -13,6 +13,8 @@ from benchctl.cli.options import Database, Json, reading
 from benchctl.errors import UnknownName
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from benchctl.store.store import Store
 
 
@@ -133,7 +135,8 @@ def _runs(db: str | None) -> list[tuple[str, str]]:
 
 
 def _method(preset: str) -> dict[str, Any]:
-    from benchctl import lookup
+    from benchctl import lookup, pretrained_on
+    from benchctl.plan import paper_recipe
 
     entry = lookup.entry("method", preset)
     module = lookup.load("method", preset)
@@ -144,6 +147,22 @@ def _method(preset: str) -> dict[str, Any]:
         "file": entry.module,
         "config": config.model_dump(mode="json"),
         "attention": list(config.backends()),
-        "recipe": module.RECIPE.model_dump(mode="json"),
+        "recipe": paper_recipe(module, preset, None).model_dump(mode="json"),
+        "recipe_by_dataset": _by_dataset(module, preset),
+        "pretraining": pretrained_on.declared(config) if config.brings() else pretrained_on.NONE,
         "about": module.__doc__,
     }
+
+
+def _by_dataset(module: ModuleType, preset: str) -> dict[str, Any]:
+    """What differs from the recipe on data sets for which the paper has one of its own."""
+    from benchctl import lookup
+    from benchctl.plan import paper_recipe
+
+    usual = paper_recipe(module, preset, None).model_dump(mode="json")
+    found = {}
+    for dataset in lookup.entries("dataset"):
+        own = paper_recipe(module, preset, dataset).model_dump(mode="json")
+        if own != usual:
+            found[dataset] = {key: value for key, value in own.items() if value != usual[key]}
+    return found

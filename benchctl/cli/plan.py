@@ -34,7 +34,10 @@ def plan(
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """List every cell: new, done or stale (and why), MACs and predicted memory. Executes nothing."""
+    """List every cell: new, done or stale (and why), MACs, predicted memory and what training comes to. Executes nothing.
+
+    A data set that is not here is planned with its published number of classes.
+    """
     from benchctl.cli import machine
     from benchctl.cli.planning import planned
     from benchctl.store.store import Store
@@ -44,10 +47,14 @@ def plan(
     with Store.open(database_url(db)) as store:
         predictions = {p.cell.id: p for p in _predictions(expanded, store, facts.cores, predict)}
         rows = [_row(cell, store_result, predictions.get(cell.id), device, facts.cuda) for cell, store_result in _known(expanded, store)]
+    absent = [{"name": source.ref.name, "num_classes": source.num_classes} for source in expanded.data.absent]
     if as_json:
-        typer.echo(json.dumps({"schema_version": 1, "suite": expanded.suite.name, "cells": rows}, indent=2))
-    else:
-        _print(rows)
+        typer.echo(json.dumps({"schema_version": 1, "suite": expanded.suite.name, "absent_data": absent, "cells": rows}, indent=2))
+        return
+    _print(rows)
+    for each in absent:
+        classes = f"cells are planned with its published number of classes ({each['num_classes']})"
+        typer.echo(f"data set {each['name']} is not here: {classes}, and cannot be run")
 
 
 def _known(expanded: Plan, store: Store) -> Iterator[tuple[Cell, Any]]:
@@ -74,6 +81,8 @@ def _row(cell: Cell, known: Any, predicted: Predicted | None, device: Any, cuda:
     where = execution(cell, device, cuda, macs)
     standing = state(cell, known, code_digests(cell), where)
     memory = {"source": "predicted", "device": "cuda"}
+    step_flops = result.value("train_step_flops", kind="executed") if result else None
+    steps = cell.steps(step_flops)
     return {
         "cell": cell.id,
         "method": cell.method,
@@ -86,7 +95,10 @@ def _row(cell: Cell, known: Any, predicted: Predicted | None, device: Any, cuda:
         "precision": cell.precision,
         "attention": cell.attention,
         "seed": cell.seed,
-        "steps": cell.steps(result.value("train_step_flops", kind="executed") if result else None),
+        "steps": steps,
+        "train_flops": steps * step_flops if steps and step_flops else None,
+        # what is given, not what is predicted: hours do not follow from operations
+        "v100_gpu_hours": cell.budget.amount if cell.budget and cell.budget.match_on == "v100_gpu_hours" else None,
         "state": standing.word,
         "why": standing.reason or None,
         "macs": macs,
@@ -103,21 +115,10 @@ def _print(rows: list[dict[str, Any]]) -> None:
     """A table on standard output, and under it why cells are stale, do not fit, or are not measured here."""
     from benchctl.report.render import columns
 
-    titles = (
-        "cell",
-        "method",
-        "task",
-        "batch x frames x pixels",
-        "precision",
-        "attention",
-        "seed",
-        "steps",
-        "state",
-        "MACs",
-        "predicted memory",
-        "executes on",
-    )
-    typer.echo(columns(titles, [_texts(row) for row in rows], right=("seed", "steps", "MACs", "predicted memory")))
+    shown = [_texts(row) for row in rows]
+    # what only trainings have is a column only where one has it
+    titles = tuple(title for title in shown[0] if title not in _OF_TRAINING or any(texts[title] for texts in shown))
+    typer.echo(columns(titles, [[texts[title] for title in titles] for texts in shown], right=_NUMBERS))
     counts = {word: sum(row["state"] == word for row in rows) for word in ("new", "stale", "done")}
     typer.echo(f"\n{len(rows)} cells: " + ", ".join(f"{count} {word}" for word, count in counts.items() if count))
     for key, title in (("why", "state"), ("predicted_reason", "predicted"), ("not_measured", "not measured here")):
@@ -129,24 +130,32 @@ def _print(rows: list[dict[str, Any]]) -> None:
             typer.echo(f"{title}: {reason} ({names})")
 
 
-def _texts(row: dict[str, Any]) -> list[str]:
+#: columns that only trainings have, and all those of numbers
+_OF_TRAINING = ("training PFLOPs", "V100 GPU-hours")
+_NUMBERS = ("seed", "steps", "MACs", "predicted memory", *_OF_TRAINING)
+
+
+def _texts(row: dict[str, Any]) -> dict[str, str]:
+    """A row of the table by its titles."""
     if row["predicted_outcome"] == "failed":
         memory = "trace failed"
     elif row["predicted_allocated_bytes"] is None:
         memory = "not predicted"
     else:
         memory = f"{row['predicted_allocated_bytes'] / 2**30:,.2f} GiB" + (" oom" if row["predicted_outcome"] == "oom" else "")
-    return [
-        row["cell"],
-        row["variant"],
-        row["task"],
-        f"{row['batch_size']}x{row['frames']}x{row['resolution']}",
-        row["precision"],
-        row["attention"],
-        str(row["seed"]),
-        str(row["steps"]) if row["steps"] else "",
-        row["state"],
-        f"{row['macs'] / 1e9:,.2f} G" if row["macs"] is not None else "not counted",
-        memory,
-        row["executes_on"] or "nothing",
-    ]
+    return {
+        "cell": row["cell"],
+        "method": row["variant"],
+        "task": row["task"],
+        "batch x frames x pixels": f"{row['batch_size']}x{row['frames']}x{row['resolution']}",
+        "precision": row["precision"],
+        "attention": row["attention"],
+        "seed": str(row["seed"]),
+        "steps": str(row["steps"]) if row["steps"] else "",
+        "state": row["state"],
+        "MACs": f"{row['macs'] / 1e9:,.2f} G" if row["macs"] is not None else "not counted",
+        "predicted memory": memory,
+        "training PFLOPs": f"{row['train_flops'] / 1e15:,.6g}" if row["train_flops"] is not None else "",
+        "V100 GPU-hours": f"{row['v100_gpu_hours']:,g}" if row["v100_gpu_hours"] is not None else "",
+        "executes on": row["executes_on"] or "nothing",
+    }

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def planned(suite: str, settings: list[str] | None, only: list[str] | None, *, make_data: bool) -> tuple[Plan, LoadedSuite]:
-    """The plan of `suite`; with `make_data`, data sets that must be generated are."""
+    """The plan of `suite`, to look at; with `make_data`, to run: data sets that must be generated are, and none may be absent."""
     from benchctl.data.flow_views import check_flow
     from benchctl.data.track_views import check_tracks
     from benchctl.plan import Checks, Sources, expand, resolve_data
     from benchctl.suite_file import load
 
     loaded = load(suite, settings or ())
-    data = resolve_data(loaded, data_root())
+    data = resolve_data(loaded, data_root(), absent=not make_data)
     plan = expand(loaded, data, Checks(check_flow, check_tracks, _check_leakage)).only(tuple(only or ()))
     if make_data:
         plan = replace(plan, data=Sources(_made(data.main), _made(data.start)))

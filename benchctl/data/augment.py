@@ -233,11 +233,10 @@ def check_augmentation(
         tracks: whether point tracks come with a clip.
         classes: whether clips have classes; else numbers.
     """
-    if batch_size % recipe.repeated_augmentation:
-        what = f"each clip is {recipe.repeated_augmentation} times in a batch, and a batch has {batch_size} clips"
-        raise UsageError(what, fix="set 'repeated_augmentation' to a divisor of the batch size")
+    if (misfit := recipe.misfit(batch_size)) is not None:
+        raise UsageError(misfit[0], fix=misfit[1])
     if recipe.mixup or recipe.cutmix:
-        _check_mixing(recipe, batch_size, flow=flow, tracks=tracks, classes=classes)
+        _check_mixing(recipe, flow=flow, tracks=tracks, classes=classes)
     if not pixels:
         return
     if modality == "depth" and (recipe.rand_augment or recipe.color_jitter):
@@ -249,7 +248,7 @@ def check_augmentation(
         raise UsageError(what, fix="end its words in '-t3a', which has changes of colour only, or leave it out")
 
 
-def _check_mixing(recipe: Recipe, batch_size: int, *, flow: bool, tracks: bool, classes: bool) -> None:
+def _check_mixing(recipe: Recipe, *, flow: bool, tracks: bool, classes: bool) -> None:
     named = " and ".join(f"'{name}'" for name in ("mixup", "cutmix") if getattr(recipe, name))
     if not classes:
         raise UsageError(f"{named} mixes classes, and clips of this data set have numbers", fix="leave it out of the recipe")
@@ -257,5 +256,3 @@ def _check_mixing(recipe: Recipe, batch_size: int, *, flow: bool, tracks: bool, 
         raise UsageError(f"{named} cannot mix the point tracks that come with a clip", fix="leave it out of the recipe")
     if flow and recipe.mixup:
         raise UsageError("'mixup' would add up the optical flow of two clips", fix="use 'cutmix', which exchanges it, or neither")
-    if batch_size % 2:
-        raise UsageError(f"{named} pairs clips, and a batch has {batch_size}", fix="set an even batch size")

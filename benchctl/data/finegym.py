@@ -41,6 +41,11 @@ def locate(ref: DatasetRef, data_root: Path | None) -> Path | None:
     return clip_set.locate(ref, data_root)
 
 
+def published_classes(options: Options) -> int:
+    """How many classes the data set has, where it is not there to say so."""
+    return options.classes
+
+
 def load(root: Path, options: Options) -> ClipSet:
     """The clips of both lists.
 

@@ -10,7 +10,7 @@ The next batch is loaded while one is used: by the loader processes, or where th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -164,7 +164,7 @@ class ClipDataset:
         """(T, C, R, R)."""
         settings, shape, recipe = self._settings, self._settings.shape, self._settings.recipe
         asked = train_indices(recipe.sampling, info.frames, shape.frames, recipe.frame_stride, rng)[0]
-        view = drawn_view((info.height, info.width), shape.resolution, rng, flip=recipe.flip, crop_scale=recipe.crop_scale)
+        view = drawn_view((info.height, info.width), shape.resolution, rng, flip=recipe.flip is True, crop_scale=recipe.crop_scale)
         frames = view.cut(self._decoded(index, info, asked, view.scaling))
         flow = self._flow(index, asked, info)
         clip = normalised(as_channels(self._augmentation.recoloured(frames, rng)), settings.normalisation)
@@ -242,9 +242,11 @@ def train_batches(
         DataMissing: no training clip can be decoded, or clips lack the flow or the tracks that were asked for, those to test on included.
         BenchctlError: a loader process died.
     """
+    if settings.recipe.flip == "if-safe":
+        settings = replace(settings, recipe=settings.recipe.model_copy(update={"flip": clip_set.flip_safe}))
     recipe, shape = settings.recipe, settings.shape
     if recipe.flip and not clip_set.flip_safe:
-        raise UsageError(f"mirrored clips of '{clip_set.name}' would change their class", fix="set 'flip: false' in the recipe")
+        raise UsageError(f"mirrored clips of '{clip_set.name}' would change their class", fix="set 'flip: if-safe' in the recipe")
     check_augmentation(
         recipe,
         batch_size=shape.batch_size,

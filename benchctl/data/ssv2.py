@@ -40,6 +40,11 @@ def locate(ref: DatasetRef, data_root: Path | None) -> Path | None:
     return clip_set.locate(ref, data_root)
 
 
+def published_classes(options: Options) -> int | None:
+    """How many classes the data set has, where it is not there to say so; None: a part of them, which only its list tells."""
+    return 174 if options.class_list is None else None
+
+
 def load(root: Path, options: Options) -> ClipSet:
     """The clips to train and to validate on.
 

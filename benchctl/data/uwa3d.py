@@ -87,6 +87,11 @@ def locate(ref: DatasetRef, data_root: Path | None) -> Path | None:
     return clip_set.locate(ref, data_root)
 
 
+def published_classes(_options: Options) -> int:
+    """How many classes the data set has, where it is not there to say so."""
+    return len(CLASSES)
+
+
 def load(root: Path, options: Options) -> ClipSet:
     """The clips of the three views.
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from benchctl import lookup
+from benchctl import lookup, pretrained_on
 from benchctl.data.clip_set import ClipSet
 from benchctl.data.flow_views import flow_source
 from benchctl.data.index import index_of
@@ -122,6 +122,8 @@ def notes(cell: Cell, model: nn.Module) -> dict[str, object]:
     """Facts about the model that belong beside its numbers."""
     spec = model_spec(cell)
     found: dict[str, object] = {"weights": str(getattr(model, "weights", "random")), **getattr(model, "notes", {})}
+    if cell.task != "profile":
+        found["pretraining"] = pretrained_on.declared(spec.config) if cell.pretrained else pretrained_on.NONE
     if spec.padded_resolution != cell.shape.resolution:
         found["padding"] = f"{cell.shape.resolution} to {spec.padded_resolution} pixels: patch {spec.config.patch_size}"
     counted = spec.config.counted_frames(cell.shape.frames)

@@ -15,6 +15,11 @@ from benchctl.spec import Objective, Precision, Recipe
 #: what the model is given, as `benchctl.data.loading.Batch` has it, and labels (B,), their shares (B, classes) or values (B, K)
 Batch = tuple[tuple[Tensor, ...], Tensor]
 
+#: of AdamW where the recipe names none
+BETAS = (0.9, 0.999)
+#: what is left of the learning rate after each drop of the schedule `steps`
+DROP = 0.1
+
 AUTOCAST: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -38,17 +43,18 @@ def make_optimizer(model: nn.Module, recipe: Recipe, device_type: str) -> torch.
     """The recipe's optimizer. Off the CPU the multi-tensor kernels are asked for by name: their temporaries are part of the peak."""
     groups: Iterable[dict[str, object]] = parameter_groups(model, recipe.weight_decay)
     foreach = device_type != "cpu"
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, foreach=foreach)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, foreach=foreach)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas or BETAS, foreach=foreach)
+    nesterov = recipe.optimizer == "nesterov"
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=nesterov, foreach=foreach)
 
 
 def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
-    """Learning rate of `step` (from 0) out of `steps`: linear warm-up, then cosine to 0 or constant."""
+    """Learning rate of `step` (from 0) out of `steps`: linear warm-up, then cosine to 0, constant, or in steps."""
     warmup = round(recipe.warmup_fraction * steps)
     if step < warmup:
         return recipe.learning_rate * (step + 1) / warmup
-    return _scheduled((step - warmup) / max(1, steps - warmup), recipe)
+    return _scheduled(step / steps, (step - warmup) / max(1, steps - warmup), recipe)
 
 
 def learning_rate_at(share: float, recipe: Recipe) -> float:
@@ -56,13 +62,15 @@ def learning_rate_at(share: float, recipe: Recipe) -> float:
     if share < recipe.warmup_fraction:
         # not 0: the first step would be none
         return recipe.learning_rate * max(share / recipe.warmup_fraction, 1e-3)
-    return _scheduled((share - recipe.warmup_fraction) / (1 - recipe.warmup_fraction), recipe)
+    return _scheduled(share, (share - recipe.warmup_fraction) / (1 - recipe.warmup_fraction), recipe)
 
 
-def _scheduled(progress: float, recipe: Recipe) -> float:
-    """After the warm-up; `progress` from 0 to 1."""
+def _scheduled(share: float, progress: float, recipe: Recipe) -> float:
+    """After the warm-up; `share` of the whole training, and `progress` since the warm-up, are from 0 to 1."""
     if recipe.schedule == "constant":
         return recipe.learning_rate
+    if recipe.schedule == "steps":
+        return recipe.learning_rate * DROP ** sum(share >= drop for drop in recipe.drop_at or ())
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 

@@ -19,8 +19,10 @@ Reading, from the authors' released code and its configuration for Something-Som
 At 16 x 224 with the 174 classes of Something-Something: 18.83 M trainable parameters and 161.9 G MACs for B/16 (19.0 M and 163 G
 published), 32.24 M and 705.7 G for L/14 (32 M and 710 G).
 
-The recipe is the authors': the learning rate is their 3.2e-5 times 10 for new parts. Their MixUp, CutMix and flips with exchanged
-labels are left out.
+The recipe is the authors', the same for Something-Something and Kinetics-400: 36 epochs of which 6 warm up. The learning rate is
+their 3.2e-5 times 10 for new parts; their configuration has steps of 32 clips beside it. They flip Something-Something too, with
+exchanged labels: here clips are flipped where that changes no label. Left out: grey clips (one in five), and what they optimise of
+CLIP's own.
 """
 
 from __future__ import annotations
@@ -249,8 +251,14 @@ RECIPE = Recipe(
     warmup_fraction=6 / 36,
     label_smoothing=0.1,
     sampling="segment",
+    flip="if-safe",
+    crop_scale=0.4,
+    mixup=0.8,
+    cutmix=1.0,
     eval_clips=3,
     eval_crops=1,
+    epochs=36,
+    batch_size=32,
 )
 
 

@@ -13,7 +13,8 @@ the paper; that they are invisible is one of their three values. How weights sta
 A cell's frames are the frames that are tracked; its resolution means nothing, since no pixel is read. For regression the same head gives
 a number for each target.
 
-The recipe is the paper's (section 5) without its plateau schedule, for which the vocabulary has no word: the rate is constant.
+The recipe is the paper's (section 5): 50 epochs. Its plateau schedule, which judges the validation clips while it trains, is left
+out: the rate is constant. How many clips a step has is not printed, nor is a weight decay: torch's own for AdamW stands for it.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ RECIPE = Recipe(
     schedule="constant",
     clip_gradient_norm=1.0,
     sampling="segment",
+    epochs=50,
 )
 
 

@@ -7,8 +7,9 @@ what normalisation costs.
 Published weights are for 16 x 224. For other shapes their tables are resized linearly, which is what torchvision's and the authors'
 attention do with a table of another length than the clip needs.
 
-The recipe is the authors' for Kinetics-400 from random weights, its learning rate being for 512 clips a step, without what the recipe
-vocabulary has no word for (mixup, RandAugment, random erasing, repeated augmentation).
+The recipe is the authors' for Kinetics-400 from random weights, 200 epochs of which 30 warm up, and for Something-Something from
+Kinetics-400. Learning rates are for 512 clips a step, and 16. Left out: the end of the cosine at 1e-6, and a wider stochastic depth
+on Something-Something (0.4, for which the vocabulary has no word: torchvision's model fixes 0.2).
 """
 
 from __future__ import annotations
@@ -138,9 +139,35 @@ RECIPE = Recipe(
     label_smoothing=0.1,
     sampling="dense",
     frame_stride=4,
+    flip="if-safe",
+    crop_scale=0.08,
+    rand_augment="rand-m7-n4-mstd0.5-inc1",
+    random_erasing=0.25,
+    mixup=0.8,
+    cutmix=1.0,
+    repeated_augmentation=2,
     eval_clips=5,
     eval_crops=1,
+    epochs=200,
+    batch_size=512,
 )
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "ssv2": {
+        "optimizer": "nesterov",
+        "learning_rate": 2.5e-3,
+        "weight_decay": 1e-4,
+        "warmup_fraction": 3 / 100,
+        "clip_gradient_norm": None,
+        "sampling": "uniform",
+        "crop_scale": None,
+        "repeated_augmentation": 1,
+        "eval_clips": 1,
+        "eval_crops": 3,
+        "epochs": 100,
+        "batch_size": 16,
+    },
+}
 
 
 def build(spec: ModelSpec) -> MViT:

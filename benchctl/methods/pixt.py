@@ -9,7 +9,7 @@ for each pixel, which is added. 4.43 M parameters (printed 4.41) and 0.513 G MAC
 Frames are read at the smallest side whose square holds the pixels. Where it holds more, evenly spread ones are taken; fewer pixels are
 the paper's down-sampling (Figure 7). The paper crops frames to a box that a detector puts around whoever acts; here they are whole.
 
-A cell's resolution means nothing. The recipe is MovT's.
+A cell's resolution means nothing. The recipe is MovT's, as in the paper (section 5).
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ RECIPE = Recipe(
     schedule="constant",
     clip_gradient_norm=1.0,
     sampling="segment",
+    epochs=50,
 )
 
 

@@ -3,7 +3,8 @@
 Reading. Whatever order frames come in, the answer is the same: what this learns, no motion was needed for. 25.56 M parameters and 4.1 G
 MACs a frame at 224, with 1000 classes.
 
-The recipe is TSN's for RGB frames (learning rate for 256 clips a step), as far as the vocabulary goes.
+The recipe is TSN's for RGB frames on UCF101: 4,500 steps of 256 clips, which are 120 epochs of its 9,537 videos, a tenth of the
+rate after each 2,000. Left out: crops from the corners, and partial batch normalisation.
 """
 
 from __future__ import annotations
@@ -33,10 +34,14 @@ RECIPE = Recipe(
     weight_decay=5e-4,
     momentum=0.9,
     warmup_fraction=0.0,
+    schedule="steps",
+    drop_at=(2000 / 4500, 4000 / 4500),
     sampling="segment",
-    flip=False,
+    flip="if-safe",
     eval_clips=1,
     eval_crops=1,
+    epochs=120,
+    batch_size=256,
 )
 
 

@@ -5,7 +5,9 @@ layers, so there is no other backend than eager. The layers read the frame count
 from the clip: both are set from the shape. Base size, 8 x 224, 400 classes: 121.566 M parameters, 196.05 G MACs, attention counted.
 Published position and time embeddings are resized by nearest neighbour, as the authors do.
 
-The recipe is the authors' for Kinetics-400 at 64 clips a step, with a cosine schedule in the place of its two steps.
+The recipe is the authors' released configuration for Kinetics-400: 15 epochs, a tenth of the rate from the 11th on and a hundredth
+from the 14th, Nesterov's momentum, the rate being for 8 clips a step; for Something-Something all of it is the same but for the
+sampling.
 """
 
 from __future__ import annotations
@@ -106,16 +108,25 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 RECIPE = Recipe(
-    optimizer="sgd",
+    optimizer="nesterov",
     learning_rate=5e-3,
     weight_decay=1e-4,
     momentum=0.9,
     warmup_fraction=0.0,
+    schedule="steps",
+    drop_at=(11 / 15, 14 / 15),
     sampling="dense",
     frame_stride=32,
+    flip="if-safe",
     eval_clips=1,
     eval_crops=3,
+    epochs=15,
+    batch_size=8,
 )
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "ssv2": {"sampling": "uniform"},
+}
 
 
 def build(spec: ModelSpec) -> TimeSformer:

@@ -196,7 +196,7 @@ PLAIN = {"batch_size": 4, "pixels": True, "modality": "rgb", "flow": False, "tra
 @pytest.mark.parametrize(
     ("recipe", "clips", "reason"),
     [
-        ({"repeated_augmentation": 3}, {}, "3 times in a batch, and a batch has 4 clips; set 'repeated_augmentation' to a divisor"),
+        ({"repeated_augmentation": 3}, {}, "3 times in a batch, and a batch has 4 clips; use a multiple of 3"),
         ({"mixup": 0.8}, {"batch_size": 5}, "pairs clips, and a batch has 5; set an even batch size"),
         ({"cutmix": 0.8}, {"classes": False}, "'cutmix' mixes classes"),
         ({"mixup": 0.8, "cutmix": 1.0}, {"tracks": True}, "'mixup' and 'cutmix' cannot mix the point tracks"),

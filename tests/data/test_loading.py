@@ -4,6 +4,7 @@ import pickle
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -204,8 +205,18 @@ def test_counts_add_up(clips: ClipSet) -> None:
 
 
 def test_flipping_needs_a_data_set_that_allows_it(clips: ClipSet) -> None:
-    with pytest.raises(UsageError, match="would change their class; set 'flip: false'"):
+    with pytest.raises(UsageError, match="would change their class; set 'flip: if-safe'"):
         train_batches(clips, settings(flip=True), seed=0)
+
+
+def test_clips_are_flipped_if_it_is_safe(clips: ClipSet) -> None:
+    def three(clip_set: ClipSet, flip: object) -> list[Batch]:
+        return list(islice(train_batches(clip_set, settings(flip=flip), seed=0), 3))
+
+    safe = replace(clips, flip_safe=True)
+    assert same(three(clips, "if-safe"), three(clips, False))
+    assert same(three(safe, "if-safe"), three(safe, True))
+    assert not same(three(safe, True), three(safe, False))
 
 
 def unreadable_set(clips: ClipSet, tmp_path: Path) -> ClipSet:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchctl.engine.step import TrainingStep, learning_rate, make_optimizer, parameter_groups
+from benchctl.engine.step import TrainingStep, learning_rate, learning_rate_at, make_optimizer, parameter_groups
 from benchctl.spec import Recipe
 
 
@@ -25,6 +25,44 @@ def test_learning_rate_worked_example():
     assert [learning_rate(step, 10, recipe) for step in range(10)] == pytest.approx(expected)
     constant = Recipe(learning_rate=1.0, warmup_fraction=0.2, schedule="constant")
     assert [learning_rate(step, 10, constant) for step in range(10)] == [0.5] + [1.0] * 9
+
+
+def test_a_schedule_of_steps():
+    """R(2+1)D's: 45 epochs, a tenth after 20, 30 and 40 of them, warm-up included."""
+    recipe = Recipe(learning_rate=1.0, warmup_fraction=10 / 45, schedule="steps", drop_at=(20 / 45, 30 / 45, 40 / 45))
+    rates = [learning_rate(step, 45, recipe) for step in range(45)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert rates[10:] == pytest.approx([1.0] * 10 + [0.1] * 10 + [0.01] * 10 + [0.001] * 5)
+    # the same where nobody knows the number of steps
+    assert [learning_rate_at(share, recipe) for share in (0.3, 20 / 45, 0.99)] == pytest.approx([1.0, 0.1, 0.001])
+
+
+@pytest.mark.parametrize("changes", [{"schedule": "steps"}, {"drop_at": (0.5,)}])
+def test_steps_and_drops_need_each_other(changes: dict[str, object]):
+    with pytest.raises(ValueError, match="schedule 'steps' and 'drop_at' need each other"):
+        Recipe.model_validate(changes)
+
+
+def test_another_schedule_leaves_its_drops_behind():
+    steps = Recipe(schedule="steps", drop_at=(0.5,))
+    assert steps.changed({"schedule": "cosine"}) == Recipe()
+    assert steps.changed({"learning_rate": 1.0}).drop_at == (0.5,)
+
+
+def test_nesterov_is_the_definition():
+    """v = m v + g, and the step is g + m v: two steps of a constant gradient of 1 are 1.9 and 2.71 rates."""
+    weight = nn.Parameter(torch.zeros(2, 2))
+    holder = nn.ParameterList([weight])
+    optimizer = make_optimizer(holder, Recipe(optimizer="nesterov", learning_rate=0.1, momentum=0.9, weight_decay=0.0), "cpu")
+    for total in (1.9, 1.9 + 2.71):
+        weight.grad = torch.ones(2, 2)
+        optimizer.step()
+        torch.testing.assert_close(weight.data, torch.full((2, 2), -0.1 * total))
+
+
+def test_betas_are_the_recipes():
+    assert make_optimizer(model(), Recipe(betas=(0.9, 0.95)), "cpu").defaults["betas"] == (0.9, 0.95)
+    assert make_optimizer(model(), Recipe(), "cpu").defaults["betas"] == (0.9, 0.999)
 
 
 def test_biases_and_norms_do_not_decay():
