@@ -10,9 +10,9 @@ import typer
 from benchctl.cli.options import setting
 from benchctl.cli.visualize import Checkpoint, Frames, Pretrained, Resolution, Stride, visualize
 from benchctl.errors import UsageError
-from benchctl.spec import ClipShape
 
 if TYPE_CHECKING:
+    from benchctl.spec import ClipShape
     from benchctl.visualize.attention import Layers
     from benchctl.visualize.clip import Clip
 
@@ -45,6 +45,7 @@ def attention(
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.png", help="Default: attention-CLIP.png")] = None,
 ) -> None:
     """Draw where methods look in a clip, as heatmaps over its frames, and print the file's name."""
+    from benchctl.spec import ClipShape
     from benchctl.visualize import attention, attention_figure, png
     from benchctl.visualize import clip as clips
     from benchctl.visualize.model import load_model
@@ -82,8 +83,9 @@ def attention(
 
 
 def _layers(text: str) -> Layers:
-    if text in ("last", "all"):
-        return text
+    words: dict[str, Layers] = {"last": "last", "all": "all"}
+    if text in words:
+        return words[text]
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
