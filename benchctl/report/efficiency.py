@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from benchctl.report.costs import COST_COLUMNS, SCORE_COLUMNS, Costs
 from benchctl.report.footnotes import footnotes
+from benchctl.report.over_seeds import unmatched
 from benchctl.report.readings import MEMORY_COLUMNS, memory_values, of_cell, preference
 from benchctl.report.table import CELL_COLUMNS, OUTCOME_COLUMNS, Selection, Table, cell_values, outcome_values, selected
 
@@ -27,6 +28,7 @@ def build(store: Store, selection: Selection) -> Table:
     with selected(store, selection) as (snapshot, cells):
         costs = Costs(snapshot)
         memory = sorted(snapshot.readings("peak_memory_bytes"), key=preference)
+        budgets = tuple(unmatched(snapshot, cells))
     shown = [of_cell(cell, memory)[:1] for cell in cells]
     rows = []
     for cell, readings in zip(cells, shown):
@@ -34,7 +36,7 @@ def build(store: Store, selection: Selection) -> Table:
         memory_part = memory_values(cell, readings[0] if readings else None)
         rows.append((*cell_values(cell), *cost, *memory_part, *score, *outcome_values(cell)))
     columns = (*CELL_COLUMNS, *COST_COLUMNS, *MEMORY_COLUMNS, *SCORE_COLUMNS, *OUTCOME_COLUMNS)
-    return Table("efficiency", TABLE, columns, tuple(rows), footnotes(cells, shown))
+    return Table("efficiency", TABLE, columns, tuple(rows), (*footnotes(cells, shown), *budgets))
 
 
 def build_published(store: Store, selection: Selection) -> Table:

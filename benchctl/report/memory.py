@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from benchctl.report.costs import COST_COLUMNS, SCORE_COLUMNS, Costs
 from benchctl.report.footnotes import footnotes
+from benchctl.report.over_seeds import unmatched
 from benchctl.report.readings import MEMORY_COLUMNS, memory_values, of_cell, preference
 from benchctl.report.table import (
     CELL_COLUMNS,
@@ -45,6 +46,7 @@ def build(store: Store, selection: Selection) -> Table:
     with selected(store, selection) as (snapshot, cells):
         costs = Costs(snapshot)
         memory = sorted(snapshot.readings("peak_memory_bytes"), key=preference)
+        budgets = tuple(unmatched(snapshot, cells))
         splits = snapshot.readings("memory_at_peak_bytes")
     categories = sorted({split.kind for split in splits}, key=_category_order)
     by_origin = {(split.source, split.device, split.kind): split.values for split in splits}
@@ -59,7 +61,7 @@ def build(store: Store, selection: Selection) -> Table:
                 of = [by_origin.get((reading.source, reading.device, category), _NONE) for category in categories]
                 parts = tuple(values.get(cell.result_id, NOT_RECORDED) for values in of)
             rows.append((*head, *memory_values(cell, reading), *parts, *cost, *score, *tail))
-    return Table("memory", TABLE, _columns(categories), tuple(rows), footnotes(cells, shown))
+    return Table("memory", TABLE, _columns(categories), tuple(rows), (*footnotes(cells, shown), *budgets))
 
 
 def _columns(categories: list[str]) -> tuple[Column, ...]:

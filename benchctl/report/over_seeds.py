@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from benchctl.report.budgets import COUNTED, Use, use_of
+from benchctl.report.budgets import COUNTED, Use, budget_notes, use_of, verdicts
 from benchctl.report.costs import COST_COLUMNS, Costs
 from benchctl.report.readings import MEMORY_COLUMNS, memory_values, of_cell, preference
 from benchctl.report.table import NOT_RECORDED, UNAVAILABLE, Absent, Selection, Value, selected
@@ -100,10 +100,11 @@ def read(store: Store, selection: Selection, metrics: Sequence[str] = ()) -> Tra
         Inconclusive: no selected cell was attempted yet.
     """
     with selected(store, selection) as (snapshot, cells):
-        return _trained(snapshot, cells, metrics)
+        return trained_of(snapshot, cells, metrics)
 
 
-def _trained(snapshot: Snapshot, cells: Sequence[CellRow], metrics: Sequence[str]) -> Trained:
+def trained_of(snapshot: Snapshot, cells: Sequence[CellRow], metrics: Sequence[str]) -> Trained:
+    """The trainings among `cells`, with the readings of `metrics`."""
     from benchctl.store.reading import Scalar
 
     contents = snapshot.contents() if any(cell.task == "train" for cell in cells) else {}
@@ -132,6 +133,14 @@ def _trained(snapshot: Snapshot, cells: Sequence[CellRow], metrics: Sequence[str
         _costs=_counts(snapshot, of, cells, contents),
         _memory=tuple(sorted(found.get("peak_memory_bytes", ()), key=preference)),
     )
+
+
+def unmatched(snapshot: Snapshot, cells: Sequence[CellRow]) -> Iterator[str]:
+    """For tables of single cells: what budgets of the trainings among `cells` differ by, where they do."""
+    if not any(cell.task == "train" and cell.result_id is not None for cell in cells):
+        return
+    found = trained_of(snapshot, cells, ())
+    yield from budget_notes(found.of, found.labels, verdicts(found.of, found.uses), found.uses)
 
 
 def _match_on(training: Training) -> str:

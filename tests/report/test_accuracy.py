@@ -203,3 +203,16 @@ def test_a_training_that_was_not_run_yet_has_a_row(store: Store) -> None:
         ("a", "ok", 0.5, "r"),
         ("b", Absent("not run"), Absent("not run"), Absent("not run")),
     ]
+
+
+def test_tables_of_single_cells_say_what_was_not_matched(store: Store):
+    """Also where no seed is averaged: a score beside another one is a comparison."""
+    from benchctl.report import efficiency, memory
+
+    even = [trained(0.5, method="videomae-tiny", seed=s) for s in (0, 1)]
+    built(store, *even, *(trained(0.5, seed=s, used=1.05) for s in (0, 1)))
+    for table in (efficiency, memory):
+        notes = [note for note in table.build(store, Selection()).notes if note.startswith("Not matched on")]
+        assert len(notes) == 1
+        assert "moss-tiny" in notes[0]
+        assert "105.0 %" in notes[0]
