@@ -261,6 +261,7 @@ dataset: {name: motion_shapes, options: {train_clips_per_class: 1, test_clips_pe
 sweep: [{frames: 4, resolution: 32, batch_size: 4}]
 budget: {match_on: steps, amount: 3}
 recipe: {optimizer: sgd, warmup_fraction: 0, sampling: segment, eval_clips: 1}
+seeds: 0
 """
 
 

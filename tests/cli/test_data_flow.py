@@ -28,6 +28,7 @@ methods: [{{name: moose-tiny, options: {{precomputed: true}}}}]
 sweep: [{{frames: 3, resolution: 32}}]
 recipe: {{sampling: dense, frame_stride: 2}}
 budget: {{match_on: steps, amount: 2}}
+seeds: 0
 dataset: {{name: motion_shapes, options: {OPTIONS}}}
 """.replace("'", "")
 

@@ -24,7 +24,7 @@ SUITE = """\
 name: t
 task: train
 methods: [videomae-tiny]
-sweep: [{frames: 4, resolution: 32}]
+sweep: [{frames: 4, resolution: 32, batch_size: 2}]
 budget: {match_on: steps, amount: 2}
 dataset: {name: list_file}
 """

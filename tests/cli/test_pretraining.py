@@ -17,6 +17,7 @@ dataset: {name: motion_shapes, options: {train_clips_per_class: 2, test_clips_pe
 budget: {match_on: steps, amount: 3}
 train_fraction: [1, 0.5]
 recipe: {train_only: head, eval_clips: 1, eval_crops: 1, sampling: uniform}
+seeds: 0
 pretraining:
   objective: OBJECTIVE
   budget: {match_on: steps, amount: 4}
