@@ -36,6 +36,11 @@ def locate(ref: DatasetRef, data_root: Path | None) -> Path | None:
     return clip_set.locate(ref, data_root)
 
 
+def published_classes(options: Options) -> int:
+    """How many classes the data set has, where it is not there to say so."""
+    return 11 if options.keep_unclassified else 10
+
+
 def load(root: Path, options: Options) -> ClipSet:
     """The gesture clips: 140 to train and 77 to test on, of ten classes.
 

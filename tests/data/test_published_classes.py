@@ -21,6 +21,7 @@ PRINTED = {
     "msraction3d": 20,
     "uwa3d": 30,
     "action_pairs": 12,
+    "egogestar": 10,
 }
 
 
