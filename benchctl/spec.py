@@ -230,6 +230,8 @@ class SuiteRecipe(RecipeChanges):
 Spent = Literal["steps", "samples", "frames_seen", "train_gflops", "wall_seconds", "v100_gpu_hours", "energy_j"]
 COUNTED: tuple[Spent, ...] = ("steps", "samples", "frames_seen", "train_gflops")
 TIMED: tuple[Spent, ...] = ("wall_seconds", "v100_gpu_hours", "energy_j")
+#: how far actual use may be from the amount where a budget does not say, as a share of it
+TOLERANCE, TIMED_TOLERANCE = 0.01, 0.03
 #: versions of the tables that say what an hour of a GPU is in hours of a V100, see `benchctl.gpu_rates`
 GpuTable = Literal["moose-v1", "peak-dense16-v1", "lambda-fp16-v1"]
 
@@ -274,7 +276,7 @@ class Budget(Vocabulary):
     @property
     def tolerated(self) -> float:
         """`tolerance`, or what stands for it."""
-        return self.tolerance or (0.01 if self.match_on in COUNTED else 0.03)
+        return self.tolerance or (TIMED_TOLERANCE if self.match_on in TIMED else TOLERANCE)
 
     @property
     def limits(self) -> dict[Spent, float]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
@@ -24,10 +24,7 @@ from benchctl.probes.energy import GpuWatch, cuda_watch
 from benchctl.probes.gpu_time import gpu_time_measurements
 from benchctl.probes.nvml import OpenGpu
 from benchctl.record import Measurement, Outcome
-from benchctl.spec import Cell
-
-if TYPE_CHECKING:
-    from benchctl.spec import Budget
+from benchctl.spec import Budget, Cell
 
 #: GPUs of one process
 GPUS = 1

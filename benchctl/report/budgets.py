@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from benchctl.report.table import NOT_RECORDED, Absent, Column, Value
 from benchctl.report.trainings import ONE_SEED, Training
+from benchctl.spec import TIMED, TIMED_TOLERANCE, TOLERANCE
 
 #: what may be matched -> unit of its amount
 UNITS = {
@@ -21,9 +22,6 @@ UNITS = {
 }
 #: a count that is recorded by its own name says what was used, where nothing else does
 COUNTED = ("steps", "samples", "frames_seen")
-#: what a clock or a meter ends is met less exactly than what is counted
-_METERED = ("wall_seconds", "v100_gpu_hours", "energy_j")
-_TOLERANCE, _METERED_TOLERANCE = 0.01, 0.03
 _ROUNDING = 1e-9
 _NAMED = 4
 
@@ -74,7 +72,7 @@ def given(training: Training) -> Given | None:
     if not budget:
         return None
     match_on = str(budget["match_on"])
-    usual = _METERED_TOLERANCE if match_on in _METERED else _TOLERANCE
+    usual = TIMED_TOLERANCE if match_on in TIMED else TOLERANCE
     return Given(match_on, float(budget["amount"]), float(budget.get("tolerance", usual)))
 
 
