@@ -1,180 +1,193 @@
 """Predicts and measures the same training steps on a machine with a GPU, and writes the pairs: what calibrates the prediction.
 
-    python benchmarks/pair_memory.py pairs.json
+    python benchmarks/pair_memory.py suites/memory_pairs.yaml pairs.yaml
 
-Needs torch with CUDA, timm and transformers. Each step runs in a process of its own, so that no cached segment is inherited.
+Every step runs in a process of its own, so that none inherits a cached segment; several at a time where the GPU holds them all. What is
+read is each process's own, so that the others do not show in it.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
+import lzma
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-from torch.nn import functional as F
+from ruamel.yaml import YAML
 
-from benchctl.probes.memory import cuda_peaks, cuda_unavailable, is_out_of_memory
-from benchctl.probes.prediction import TracedDevice, predict
-from benchctl.probes.prediction.cuda_workspaces import CUBLAS_WORKSPACE_BYTES, CUBLAS_WORKSPACE_BYTES_HOPPER
-from benchctl.spec import Attention
+from benchctl import plan, suite_file
+from benchctl.spec import Cell
 
-DTYPES = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class Case:
-    """One training step."""
-
-    model: str
-    clips: int
-    frames: int
-    resolution: int
-    precision: str
-    optimizer: str
-    attention: Attention
+KINDS = ("allocated", "reserved")
+#: of the CUDA context, cuDNN and cuBLAS, outside torch's allocator, for each process
+CONTEXT_BYTES = 2**30
+TIMEOUT_SECONDS = 200.0
 
 
-CASES = [
-    *(Case("timesformer-b", 1, 8, r, p, "sgd", "eager") for r in (224, 448) for p in ("fp32", "fp16", "bf16")),
-    Case("timesformer-b", 16, 8, 224, "fp32", "sgd", "eager"),
-    Case("timesformer-b", 4, 16, 224, "bf16", "adamw", "eager"),
-    *(Case("videomae-b", 8, 16, 224, p, "adamw", a) for p in ("fp32", "bf16") for a in ("eager", "sdpa", "math", "efficient")),
-    Case("videomae-b", 8, 16, 224, "bf16", "adamw", "flash"),
-    *(Case("vit-b", 16, 1, 224, p, "adamw", "sdpa") for p in ("fp32", "fp16", "bf16")),
-    *(Case("resnet50", 32, 1, 224, p, "sgd", "auto") for p in ("fp32", "bf16")),
-]
+class Room:
+    """The GPU's memory, given to processes that say what they need."""
+
+    def __init__(self, total_bytes: int) -> None:
+        self.total = self.free = total_bytes
+        self._changed = threading.Condition()
+
+    def take(self, size: int) -> int:
+        """Wait until there is room; what does not fit at all waits until it is alone."""
+        size = min(size, self.total)
+        with self._changed:
+            self._changed.wait_for(lambda: self.free >= size)
+            self.free -= size
+        return size
+
+    def give(self, size: int) -> None:
+        with self._changed:
+            self.free += size
+            self._changed.notify_all()
 
 
-class Classifier(nn.Module):
-    """Logits of a video or an image model on (B, T, 3, H, W) clips; an image model sees the first frame."""
+def predicted(cell: Cell) -> dict[str, Any]:
+    """Bytes by kind, or the reason for none."""
+    from benchctl.engine import profile
 
-    def __init__(self, model: nn.Module, video: bool) -> None:
-        super().__init__()
-        self.model, self.video = model, video
-
-    def forward(self, clips_BTCHW: torch.Tensor) -> torch.Tensor:
-        return self.model(clips_BTCHW).logits if self.video else self.model(clips_BTCHW[:, 0])
+    found, notes, _ = profile.predict_memory(cell)
+    peaks = {m.kind: m.value if m.reason is None else m.reason for m in found if m.metric == "peak_memory_bytes"}
+    return {**peaks, "attention_kernels": notes.get("attention_kernels", {})}
 
 
-def build(case: Case) -> nn.Module:
-    if case.model in ("vit-b", "resnet50"):
-        import timm
+def measured(cell: Cell, events: Path | None) -> dict[str, Any]:
+    """Bytes by kind; `events` gets what torch's allocator was asked for, in order."""
+    import torch
 
-        name = {"vit-b": "vit_base_patch16_224", "resnet50": "resnet50"}[case.model]
-        return Classifier(timm.create_model(name, num_classes=400), video=False)
-    import transformers
+    from benchctl.engine import profile
+    from benchctl.probes.memory import is_out_of_memory
 
-    shape = {"num_frames": case.frames, "image_size": case.resolution, "num_labels": 400}
-    if case.model == "timesformer-b":
-        return Classifier(transformers.TimesformerForVideoClassification(transformers.TimesformerConfig(**shape)), video=True)
-    backend = "eager" if case.attention == "eager" else "sdpa"
-    config = transformers.VideoMAEConfig(**shape, attn_implementation=backend)
-    return Classifier(transformers.VideoMAEForVideoClassification(config), video=True)
-
-
-class Step:
-    """Cross-entropy, autocast, scaled gradients in fp16, SGD or AdamW."""
-
-    def __init__(self, model: nn.Module, case: Case) -> None:
-        self.model, self.dtype = model, DTYPES[case.precision]
-        self.device = next(model.parameters()).device.type
-        if case.optimizer == "sgd":
-            self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
-                model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4, foreach=True
-            )
-        else:
-            self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, foreach=True)
-        self.scaler = torch.amp.GradScaler(self.device, enabled=self.dtype is torch.float16)
-
-    def forward(self, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        with torch.autocast(self.device, self.dtype or torch.bfloat16, enabled=self.dtype is not None):
-            return F.cross_entropy(self.model(batch[0]), batch[1])
-
-    def backward(self, loss: torch.Tensor) -> None:
-        self.scaler.scale(loss).backward()
-
-    def update(self) -> None:
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-
-
-def make_batch(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
-    clips = torch.zeros(case.clips, case.frames, 3, case.resolution, case.resolution)
-    return clips, torch.zeros(case.clips, dtype=torch.long)
-
-
-def predicted(case: Case) -> dict[str, Any]:
-    hopper = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 9
-    device = TracedDevice("cuda", CUBLAS_WORKSPACE_BYTES_HOPPER if hopper else CUBLAS_WORKSPACE_BYTES)
-    trace = predict(lambda: build(case), lambda m: Step(m, case), lambda: make_batch(case), attention=case.attention, device=device)
-    peak = trace.peak()
-    return {"allocated_bytes": peak.allocated_bytes, "reserved_bytes": peak.reserved_bytes, "by_category": dict(peak.by_category)}
-
-
-def measured(case: Case) -> dict[str, Any]:
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    kernels = {"math": SDPBackend.MATH, "efficient": SDPBackend.EFFICIENT_ATTENTION, "flash": SDPBackend.FLASH_ATTENTION}
-    allowed = [kernels[case.attention]] if case.attention in kernels else list(kernels.values())
-
-    def run() -> None:
-        model = build(case).cuda().train()
-        step, batch = Step(model, case), tuple(tensor.cuda() for tensor in make_batch(case))
-        for _ in range(2):
-            loss = step.forward((batch[0], batch[1]))
-            step.backward(loss)
-            step.update()
-            del loss
-
+    if events:
+        torch.cuda.memory._record_memory_history(context=None, max_entries=10**7)
     try:
-        with sdpa_kernel(allowed):
-            peaks = cuda_peaks(run)
+        found, _ = profile.measure(cell, "cuda")
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         return {"outcome": "oom"}
-    return {f"{p.kind}_bytes": p.value_bytes if p.reason is None else p.reason for p in (peaks.allocated, peaks.reserved, peaks.device)}
+    if events:
+        trace = torch.cuda.memory._snapshot()["device_traces"][0]
+        rows = "\n".join(f"{entry['action']} {entry['addr']} {entry['size']}" for entry in trace)
+        events.write_bytes(lzma.compress(rows.encode(), preset=1))
+    return {m.kind: m.value if m.reason is None else m.reason for m in found if m.metric == "peak_memory_bytes"}
 
 
-def in_a_process(what: str, index: int) -> dict[str, Any]:
-    found = subprocess.run([sys.executable, __file__, what, str(index)], capture_output=True, text=True, env=os.environ, check=False)
+def in_a_process(what: str, cell: Cell, events: Path | None = None) -> dict[str, Any]:
+    command = [sys.executable, __file__, what, "-", *(["--events", str(events)] if events else [])]
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    try:
+        found = subprocess.run(
+            command,
+            input=cell.model_dump_json(),
+            capture_output=True,
+            text=True,
+            env=os.environ | threads,
+            timeout=TIMEOUT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"no result within {TIMEOUT_SECONDS:g} s"}
     if found.returncode:
-        return {"error": found.stderr.strip().splitlines()[-1]}
-    return json.loads(found.stdout.splitlines()[-1])
+        return {"error": (found.stderr.strip().splitlines() or [f"exit status {found.returncode}"])[-1]}
+    answer: dict[str, Any] = json.loads(found.stdout.splitlines()[-1])
+    return answer
 
 
-def pairs() -> dict[str, Any]:
-    rows = []
-    for index, case in enumerate(CASES):
-        row = {**asdict(case), "predicted": in_a_process("predict", index), "measured": in_a_process("measure", index)}
-        for kind in ("allocated_bytes", "reserved_bytes"):
-            if all(isinstance(row[side].get(kind), int) for side in ("predicted", "measured")):
-                row[f"residual_{kind}"] = row["predicted"][kind] / row["measured"][kind] - 1
-        print(json.dumps(row), flush=True)
-        rows.append(row)
-    return {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "cuda": torch.version.cuda, "pairs": rows}
+def pair(cell: Cell, room: Room, events: Path | None) -> dict[str, Any]:
+    started = time.monotonic()
+    guess = in_a_process("predict", cell)
+    reserved = guess.get("reserved")
+    needed = reserved if isinstance(reserved, int | float) else room.total
+    held = room.take(int(needed * 1.05) + CONTEXT_BYTES)
+    try:
+        read = in_a_process("measure", cell, events / f"{cell.id}.xz" if events else None)
+    finally:
+        room.give(held)
+    row = {
+        "method": cell.method.name,
+        "options": cell.method.options,
+        "batch_size": cell.shape.batch_size,
+        "frames": cell.shape.frames,
+        "resolution": cell.shape.resolution,
+        "precision": cell.precision,
+        "attention": cell.attention,
+        "optimizer": cell.recipe.optimizer,
+        "predicted": guess,
+        "measured": read,
+    }
+    off = [f"{kind} {guess[kind] / read[kind] - 1:+.2%}" for kind in KINDS if all(isinstance(d.get(kind), int | float) for d in (guess, read))]
+    said = ", ".join(off) or f"{guess.get('error', '')} {read.get('error', read)}"
+    print(f"{cell.label}: {said}  {time.monotonic() - started:.0f} s", flush=True)
+    return {"cell": cell.id, **row}
+
+
+def environment() -> dict[str, Any]:
+    import timm
+    import torch
+    import torchvision
+    import transformers
+
+    from benchctl.probes.device import gpus
+
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "driver": gpus().driver,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "timm": timm.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def pairs(suite: str, only: str, workers: int, events: Path | None) -> dict[str, Any]:
+    import torch
+
+    from benchctl.probes.device import cuda_unavailable
+
+    reason = cuda_unavailable()
+    if reason is not None:
+        sys.exit(f"nothing can be paired here: {reason}")
+    cells = [cell for cell in plan.expand(suite_file.load(suite)).cells if only in cell.label]
+    # the longest first: the last ones then end together
+    cells.sort(key=lambda cell: -cell.shape.batch_size * cell.shape.frames * cell.shape.resolution**2)
+    room = Room(torch.cuda.mem_get_info()[0] - 2 * CONTEXT_BYTES)
+    with ThreadPoolExecutor(workers) as pool:
+        rows = list(pool.map(lambda cell: pair(cell, room, events), cells))
+    return {"suite": Path(suite).stem, **environment(), "pairs": sorted(rows, key=lambda row: row["cell"])}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", help="file to write, or 'predict' or 'measure' with a case's number")
-    parser.add_argument("index", nargs="?", type=int)
+    parser.add_argument("what", help="the suite; 'predict' or 'measure' for one cell, read from standard input")
+    parser.add_argument("file", help="the file to write")
+    parser.add_argument("--only", default="", help="cells whose label contains this")
+    parser.add_argument("--workers", type=int, default=min(16, os.cpu_count() or 1), help="cells at a time")
+    parser.add_argument("--events", type=Path, help="a folder for the allocator's events (measure: a file)")
     options = parser.parse_args()
-    work: dict[str, Callable[[Case], dict[str, Any]]] = {"predict": predicted, "measure": measured}
-    if options.index is not None:
-        print(json.dumps(work[options.what](CASES[options.index])))
+    if options.what in ("predict", "measure"):
+        cell = Cell.model_validate_json(sys.stdin.read())
+        print(json.dumps(predicted(cell) if options.what == "predict" else measured(cell, options.events)))
         return
-    reason = cuda_unavailable()
-    if reason is not None:
-        sys.exit(f"nothing can be paired here: {reason}")
-    Path(options.what).write_text(json.dumps(pairs(), indent=2) + "\n")
+    if options.events:
+        options.events.mkdir(parents=True, exist_ok=True)
+    found = pairs(options.what, options.only, options.workers, options.events)
+    with Path(options.file).open("w") as file:
+        yaml = YAML()
+        yaml.width = 1000
+        yaml.dump(found, file)
 
 
 if __name__ == "__main__":
