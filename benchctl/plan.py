@@ -284,6 +284,7 @@ def expand(loaded: LoadedSuite, data: Sources = NO_DATA, checks: Checks = NO_CHE
                 "pad": suite.pad,
                 "recipe": recipe,
                 "memory_cap_bytes": round(suite.memory_cap_gib * 2**30) if suite.memory_cap_gib else None,
+                "gpu": suite.gpu,
             }
             start = resolver.start(method[1], common) if suite.pretraining else None
             for cell in _tasks(suite, common, start, data):
@@ -364,7 +365,7 @@ def refusal(cell: Cell, predicted: CellResult) -> tuple[Outcome, str] | None:
 
 def cost_key(cell: Cell, code: Mapping[str, str]) -> str:
     """Key of all that a prediction of `cell` depends on: cells that differ in seed, data or steps share one."""
-    fields = cell.model_dump(include={"method", "config", "shape", "precision", "attention", "num_classes", "memory_cap_bytes"})
+    fields = cell.model_dump(include={"method", "config", "shape", "precision", "attention", "num_classes", "memory_cap_bytes", "gpu"})
     recipe = cell.recipe.model_dump(include={"optimizer", "clip_gradient_norm", "momentum", "label_smoothing", "train_only"})
     wanted = cell.measure if cell.task == "profile" else cell.task
     parts = (fields, recipe, wanted, cell.objective, dict(code))

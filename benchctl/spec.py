@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from benchctl.errors import ShapeError, UsageError
+from benchctl.gpu_models import DEFAULT_GPU, GpuName
 
 #: part of every cell id: a new way of resolving cells makes new ids instead of silently meaning something else
 CELL_IDENTITY_VERSION = 1
@@ -518,6 +519,7 @@ class Suite(Vocabulary):
     pad: bool = Field(False, description="zero-pad frames to whole patches where the patch does not divide the resolution")
     num_classes: PositiveInt = Field(400, description="width of the classifier, for profile; train and evaluate take it from the data")
     memory_cap_gib: PositiveFloat | None = Field(None, description="a step that needs more than this ends as oom")
+    gpu: GpuName | None = Field(None, description=f"the GPU that memory is predicted for; default: {DEFAULT_GPU}")
     measure: tuple[Measure, ...] = Field(("memory", "flops", "params"), description="what a profile cell records")
     recipe: Annotated[SerializeAsAny[SuiteRecipe], BeforeValidator(_recipe_by_name, json_schema_input_type=RecipeBase | SuiteRecipe)] = (
         Field(default_factory=SuiteRecipe, description="paper, common, or keys that differ from one of them (base)")
@@ -588,6 +590,8 @@ class Cell(Vocabulary):
     recipe: Recipe
     measure: tuple[Measure, ...] = ()
     memory_cap_bytes: PositiveInt | None = None
+    #: the GPU that memory is predicted for; null: `DEFAULT_GPU`
+    gpu: GpuName | None = None
     dataset: DatasetRef | None = None
     #: content of the data set: hash of its file list and labels
     data_fingerprint: str | None = None

@@ -18,11 +18,12 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ruamel.yaml import YAML
 
 from benchctl import plan, suite_file
+from benchctl.gpu_models import GpuName
 from benchctl.spec import Cell
 
 KINDS = ("allocated", "reserved")
@@ -115,8 +116,8 @@ def pair(cell: Cell, room: Room, events: Path | None) -> dict[str, Any]:
     finally:
         room.give(held)
     row = {
-        "method": cell.method.name,
-        "options": cell.method.options,
+        "method": cell.method,
+        "options": cell.options,
         "batch_size": cell.shape.batch_size,
         "frames": cell.shape.frames,
         "resolution": cell.shape.resolution,
@@ -145,11 +146,20 @@ def environment() -> dict[str, Any]:
         "driver": gpus().driver,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "torchvision": torchvision.__version__,
         "timm": timm.__version__,
         "transformers": transformers.__version__,
     }
+
+
+def known_gpu(name: str) -> GpuName:
+    """The kind that the driver calls `name`."""
+    words = {"NVIDIA H100 80GB HBM3": "H100 SXM"}
+    found: GpuName | None = next((each for each in get_args(GpuName) if each in words.get(name, name)), None)
+    if found is None:
+        sys.exit(f"benchctl does not know what a {name} does to memory: add it to benchctl/gpu_models.py")
+    return found
 
 
 def pairs(suite: str, only: str, workers: int, events: Path | None) -> dict[str, Any]:
@@ -160,7 +170,8 @@ def pairs(suite: str, only: str, workers: int, events: Path | None) -> dict[str,
     reason = cuda_unavailable()
     if reason is not None:
         sys.exit(f"nothing can be paired here: {reason}")
-    cells = [cell for cell in plan.expand(suite_file.load(suite)).cells if only in cell.label]
+    gpu = known_gpu(torch.cuda.get_device_name())
+    cells = [cell.model_copy(update={"gpu": gpu}) for cell in plan.expand(suite_file.load(suite)).cells if only in cell.label]
     # the longest first: the last ones then end together
     cells.sort(key=lambda cell: -cell.shape.batch_size * cell.shape.frames * cell.shape.resolution**2)
     room = Room(torch.cuda.mem_get_info()[0] - 2 * CONTEXT_BYTES)

@@ -16,6 +16,7 @@ VOCABULARY = {
     "atomic_file",
     "errors",
     "folders",
+    "gpu_models",
     "gpu_rates",
     "spec",
     "record",

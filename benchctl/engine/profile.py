@@ -14,7 +14,8 @@ from benchctl.engine.step import Batch, TrainingStep, autocast
 from benchctl.errors import TraceFailed
 from benchctl.probes import clock, flops, memory, training_flops
 from benchctl.probes.hollow import empty_build
-from benchctl.probes.prediction import CALIBRATION, Step, StepTrace, fake_device, predict
+from benchctl.gpu_models import DEFAULT_GPU, GPUS
+from benchctl.probes.prediction import CALIBRATION, Step, StepTrace, TracedDevice, fake_device, predict
 from benchctl.record import Measurement, Outcome
 from benchctl.spec import Cell
 
@@ -119,6 +120,7 @@ def predict_memory(cell: Cell) -> tuple[list[Measurement], Notes, str | None]:
 
     Where the step cannot be traced, the measurements hold the reason instead of a value.
     """
+    gpu = cell.gpu or DEFAULT_GPU
     predicted: dict[str, Any] = {"source": "predicted", "device": "cuda"}
     kinds: tuple[Literal["allocated", "reserved"], ...] = ("allocated", "reserved")
     try:
@@ -127,6 +129,7 @@ def predict_memory(cell: Cell) -> tuple[list[Measurement], Notes, str | None]:
             lambda model: make_step(cell, model),
             lambda: example(cell, cell.shape.batch_size),
             attention=cell.attention,
+            device=TracedDevice("cuda", GPUS[gpu]),
         )
     except TraceFailed as failed:
         return [Measurement(metric="peak_memory_bytes", value=None, kind=kind, reason=str(failed), **predicted) for kind in kinds], {}, None
@@ -139,7 +142,7 @@ def predict_memory(cell: Cell) -> tuple[list[Measurement], Notes, str | None]:
             for category, size in peak.by_category.items()
         ),
     ]
-    notes: Notes = {"prediction_calibration": CALIBRATION}
+    notes: Notes = {"prediction_calibration": CALIBRATION, "predicted_gpu": gpu}
     if trace.attention_kernels:
         notes["attention_kernels"] = dict(trace.attention_kernels)
     if peak.fits or cell.memory_cap_bytes is None or peak.reserved_bytes is None:

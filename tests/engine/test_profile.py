@@ -68,7 +68,7 @@ def test_predicted_memory_of_timesformer(batch: int, frames: int, resolution: in
     assert memory(result, "reserved") == pytest.approx(reserved, rel=0.03)
     split = [m.value for m in result.measurements if m.metric == "memory_at_peak_bytes"]
     assert sum(split) / 2**30 == pytest.approx(memory(result, "allocated"), rel=1e-9)
-    assert "uncalibrated" in result.notes["prediction_calibration"]
+    assert "H200" in result.notes["prediction_calibration"]
 
 
 def test_a_step_over_the_cap_is_oom_with_its_demand():

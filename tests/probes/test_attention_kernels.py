@@ -3,9 +3,9 @@ import torch
 from probe_models import Attending, batch, step
 
 from benchctl.errors import TraceFailed
+from benchctl.gpu_models import GPUS, GpuName
 from benchctl.probes.prediction import CPU, StepTrace, predict
 from benchctl.probes.prediction.attention import Policy
-from benchctl.probes.prediction.cuda_workspaces import kernel_workspace
 
 FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
 aten = torch.ops.aten
@@ -31,12 +31,28 @@ def head(dtype: torch.dtype, dim: int = 64, heads: int = 4) -> torch.Tensor:
 )
 def test_torchs_rules(dtype: torch.dtype, dim: int, masked: bool, kernel: str):
     mask = torch.empty(16, 16, device="meta") if masked else None
-    assert Policy("sdpa").choose(head(dtype, dim), head(dtype, dim), mask) == kernel
+    assert Policy("sdpa", GPUS["A100"]).choose(head(dtype, dim), head(dtype, dim), mask) == kernel
+
+
+@pytest.mark.parametrize(
+    ("gpu", "dtype", "dim", "masked", "kernel"),
+    [
+        ("H200", BF16, 64, False, "cudnn"),
+        ("B200", FP16, 128, False, "cudnn"),
+        ("H200", BF16, 136, False, "flash"),
+        ("H200", BF16, 64, True, "efficient"),
+        ("H200", FP32, 64, False, "efficient"),
+        ("V100", FP16, 64, False, "efficient"),
+    ],
+)
+def test_torchs_rules_by_gpu(gpu: GpuName, dtype: torch.dtype, dim: int, masked: bool, kernel: str):
+    mask = torch.empty(16, 16, device="meta") if masked else None
+    assert Policy("sdpa", GPUS[gpu]).choose(head(dtype, dim), head(dtype, dim), mask) == kernel
 
 
 def test_shared_keys_go_to_flash_or_math():
     for dtype, kernel in ((BF16, "flash"), (FP32, "math")):
-        assert Policy("sdpa").choose(head(dtype), head(dtype, heads=2), None) == kernel
+        assert Policy("sdpa", GPUS["A100"]).choose(head(dtype), head(dtype, heads=2), None) == kernel
 
 
 @pytest.mark.parametrize(
@@ -50,7 +66,7 @@ def test_shared_keys_go_to_flash_or_math():
 )
 def test_a_fixed_kernel_that_cuda_would_refuse(attention: str, dtype: torch.dtype, dim: int, says: str):
     with pytest.raises(TraceFailed, match=says):
-        Policy(attention).choose(head(dtype, dim), head(dtype, dim), None)
+        Policy(attention, GPUS["A100"]).choose(head(dtype, dim), head(dtype, dim), None)
 
 
 def trace(attention: str, dtype: torch.dtype | None = None, tokens: int = 512, **options: object) -> StepTrace:
@@ -102,18 +118,3 @@ def test_efficient_does_not_exist_on_the_cpu():
 def test_the_cpu_follows_its_own_rules(attention: str, operator: bool):
     found = predict(Attending, step(), batch(1, 64, 256), attention=attention, device=CPU)
     assert any("flash_attention_for_cpu" in s.operator for s in found.storages) == operator
-
-
-def test_worked_workspaces():
-    q = torch.empty(2, 4, 100, 64, dtype=BF16, device="meta")
-    flash = aten._scaled_dot_product_flash_attention_backward.default
-    efficient = aten._scaled_dot_product_efficient_attention_backward.default
-    # 100 rows become 128; float32 accumulators of width 64, and one softmax sum per row
-    assert kernel_workspace(flash, (q, q, q, q)) == 2 * 4 * 128 * (64 + 1) * 4
-    assert kernel_workspace(efficient, (q, q, q, q)) == 2 * 4 * (128 + 128 * 64) * 4
-    assert kernel_workspace(efficient, (q.float(), q.float(), q, q)) == 2 * 4 * 128 * 4
-    a, b = torch.empty(6, 8, device="meta"), torch.empty(8, 10, device="meta")
-    assert kernel_workspace(aten.mm.default, (a, b)) == 0
-    assert kernel_workspace(aten.mm.default, (b.t(), a.t())) == 0
-    assert kernel_workspace(aten.mm.default, (torch.empty(6, 16, device="meta")[:, ::2], b)) == 6 * 8 * 4
-    assert kernel_workspace(aten.relu.default, (a,)) == 0

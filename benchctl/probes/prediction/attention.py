@@ -1,8 +1,8 @@
 """Which attention kernel a CUDA device would run, for `torch.nn.functional.scaled_dot_product_attention` on the fake device.
 
 The kernel decides what a step keeps: `math` stores the attention matrix, the fused kernels store one number per query row. The rules
-of `sdpa` are torch's for an Ampere-or-later GPU (`aten/src/ATen/native/transformers/cuda/sdp_utils.cpp`): flash for half precision
-without a mask, then memory-efficient, then math. Recent torch prefers cuDNN's kernel on Hopper, which keeps what flash keeps.
+of `sdpa` are torch's (`aten/src/ATen/native/transformers/cuda/sdp_utils.cpp`): flash for half precision without a mask, then
+memory-efficient, then math; on Hopper cuDNN's kernel before them, for half precision.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ import torch
 from torch.nn import functional as F
 
 from benchctl.errors import TraceFailed
+from benchctl.gpu_models import DEFAULT_GPU, GPUS, GpuModel
 from benchctl.spec import Attention
 
-Kernel = Literal["flash", "efficient", "math"]
+Kernel = Literal["cudnn", "flash", "efficient", "math"]
 
 #: widest head that torch's flash kernels take
 FLASH_MAX_HEAD_DIM = 256
+#: widest head that cuDNN's takes
+CUDNN_MAX_HEAD_DIM = 128
 
 aten = torch.ops.aten
 _HALF = (torch.float16, torch.bfloat16)
@@ -31,8 +34,9 @@ _libraries: list[torch.library.Library] = []
 class Policy:
     """What attention does while a step is traced, and which kernels it came to."""
 
-    def __init__(self, attention: Attention) -> None:
+    def __init__(self, attention: Attention, gpu: GpuModel) -> None:
         self.attention = attention
+        self._gpu = gpu
         #: calls by kernel
         self.used: Counter[str] = Counter()
 
@@ -43,7 +47,8 @@ class Policy:
             TraceFailed: the policy fixes a kernel that CUDA would refuse for these tensors.
         """
         refusals: dict[Kernel, str | None] = {
-            "flash": _flash_refuses(query, mask),
+            "cudnn": _cudnn_refuses(query, mask, self._gpu),
+            "flash": _flash_refuses(query, mask, self._gpu),
             "efficient": _efficient_refuses(query, key),
             "math": None,
         }
@@ -58,14 +63,14 @@ class Policy:
 
 
 # Not a context variable: autograd recomputes checkpointed blocks on a thread of its own, under the same policy.
-_policy = Policy("sdpa")
+_policy = Policy("sdpa", GPUS[DEFAULT_GPU])
 
 
 @contextmanager
-def policy(attention: Attention) -> Iterator[Policy]:
+def policy(attention: Attention, gpu: GpuModel) -> Iterator[Policy]:
     """Let calls on the fake device run as `attention` says. `eager` and `auto` models that still call SDPA get torch's rules."""
     global _policy
-    before, _policy = _policy, Policy(attention)
+    before, _policy = _policy, Policy(attention, gpu)
     try:
         yield _policy
     finally:
@@ -80,7 +85,21 @@ def register() -> None:
     _libraries.append(library)
 
 
-def _flash_refuses(query: torch.Tensor, mask: torch.Tensor | None) -> str | None:
+def _cudnn_refuses(query: torch.Tensor, mask: torch.Tensor | None, gpu: GpuModel) -> str | None:
+    if not gpu.hopper:
+        return "torch takes it on Hopper only"
+    if query.dtype not in _HALF:
+        return f"it takes fp16 and bf16, not {_name(query.dtype)}"
+    if mask is not None:
+        return "it takes no mask"
+    if query.shape[-1] > CUDNN_MAX_HEAD_DIM or query.shape[-1] % 8:
+        return f"heads are {query.shape[-1]} wide, it takes multiples of 8 up to {CUDNN_MAX_HEAD_DIM}"
+    return None
+
+
+def _flash_refuses(query: torch.Tensor, mask: torch.Tensor | None, gpu: GpuModel) -> str | None:
+    if gpu.capability < 8:
+        return "it takes an Ampere GPU or a later one"
     if query.dtype not in _HALF:
         return f"it takes fp16 and bf16, not {_name(query.dtype)}"
     if mask is not None:
@@ -121,9 +140,12 @@ def _attention(
     _policy.used[kernel] += 1
     if kernel == "flash":
         return _flash(query_BHLD, key_BHSD, value_BHSD, dropout_p=dropout_p, is_causal=is_causal, scale=scale)
+    training = torch.is_grad_enabled() and any(t.requires_grad for t in (query_BHLD, key_BHSD, value_BHSD))
+    if kernel == "cudnn":
+        cudnn = aten._scaled_dot_product_cudnn_attention
+        return cudnn(query_BHLD, key_BHSD, value_BHSD, None, training, dropout_p, is_causal, False, scale=scale)[0]
     if kernel == "efficient":
         bias = None if attn_mask is None else _bias(attn_mask, query_BHLD, key_BHSD)
-        training = torch.is_grad_enabled() and any(t.requires_grad for t in (query_BHLD, key_BHSD, value_BHSD))
         efficient = aten._scaled_dot_product_efficient_attention
         return efficient(query_BHLD, key_BHSD, value_BHSD, bias, training, dropout_p, is_causal, scale=scale)[0]
     gqa = bool(options.get("enable_gqa", False))

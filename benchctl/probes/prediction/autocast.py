@@ -152,7 +152,9 @@ def _eligible(value: Any, device: str) -> bool:
 
 
 def _cast_all(args: tuple[Any, ...], kwargs: dict[str, Any], device: str, dtype: torch.dtype) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return tuple(_cast(a, device, dtype) for a in args), {k: _cast(v, device, dtype) for k, v in kwargs.items()}
+    # the last argument first, as the C++ that torch is built from evaluates them
+    casts = {k: _cast(v, device, dtype) for k, v in reversed(kwargs.items())}
+    return tuple([_cast(a, device, dtype) for a in reversed(args)][::-1]), casts
 
 
 def _cast(value: Any, device: str, dtype: torch.dtype) -> Any:

@@ -18,7 +18,7 @@ from benchctl.errors import BenchctlError, TraceFailed
 from benchctl.probes.hollow import empty_build
 from benchctl.probes.prediction import attention as attention_rules
 from benchctl.probes.prediction import autocast, fake_device
-from benchctl.probes.prediction.cuda_workspaces import CUBLAS_WORKSPACE_BYTES
+from benchctl.gpu_models import DEFAULT_GPU, GPUS, GpuModel
 from benchctl.probes.prediction.recorder import Recorder
 from benchctl.probes.prediction.trace import StepTrace
 from benchctl.spec import Attention
@@ -48,8 +48,8 @@ class TracedDevice:
     """
 
     name: Literal["cuda", "cpu"] = "cuda"
-    #: what cuBLAS takes in each of the two threads; not used on the CPU
-    cublas_workspace_bytes: int = CUBLAS_WORKSPACE_BYTES
+    #: which GPU; not used on the CPU
+    gpu: GpuModel = GPUS[DEFAULT_GPU]
 
     @property
     def tensor_device(self) -> str:
@@ -108,10 +108,10 @@ def _tracing(attention: Attention, device: TracedDevice) -> Iterator[tuple[Recor
             fake_device.register()
         else:
             stack.enter_context(_cpu_attention(attention))
-        policy = stack.enter_context(attention_rules.policy(attention))
+        policy = stack.enter_context(attention_rules.policy(attention, device.gpu))
         autocast.cache.clear()
         stack.callback(autocast.cache.clear)
-        yield Recorder(device.tensor_device, device.cublas_workspace_bytes if device.name == "cuda" else 0), policy
+        yield Recorder(device.tensor_device, device.gpu if device.name == "cuda" else None), policy
 
 
 def _run(

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchctl.errors import TraceFailed
 from benchctl.probes.prediction import autocast, cpu_workspaces, cuda_workspaces
+from benchctl.gpu_models import GpuModel
 from benchctl.probes.prediction.layouts import as_kernels_return
 from benchctl.probes.prediction.trace import Category, Phase, Storage
 
@@ -31,24 +32,24 @@ _CATEGORY_BY_PHASE: dict[Phase, Category] = {
 class Recorder(TorchDispatchMode):
     """Sees every operator below autograd and autocast, and every storage of `device_type` that one of them returns.
 
-    It also records what kernels allocate for themselves: by CUDA's rules, or by the CPU's where `device_type` is `cpu`.
-    `cublas_workspace_bytes` is what cuBLAS takes once per thread.
+    It also records what kernels allocate for themselves: by CUDA's rules for `gpu`, or by the CPU's where that is None.
     """
 
-    def __init__(self, device_type: str, cublas_workspace_bytes: int = 0) -> None:
+    def __init__(self, device_type: str, gpu: GpuModel | None) -> None:
         super().__init__()
         self.storages: list[Storage] = []
         self.events: list[int] = []
         self.operators = 0
         self._device_type = device_type
-        self._cublas_workspace_bytes = cublas_workspace_bytes
-        self._cublas_threads: set[int] = set()
-        self._kernel_workspace = cpu_workspaces.kernel_workspace if device_type == "cpu" else cuda_workspaces.kernel_workspace
+        self._gpu = gpu
+        # what was allocated once for each thread, and stays
+        self._thread_workspaces: set[tuple[int, str]] = set()
         self._step = 0
         self._phase: Phase = "build"
         # storage address -> its index and a reference whose callback is the free
         self._live: dict[int, tuple[int, weakref.ref[Any]]] = {}
         self._overflow_flags: set[int] = set()
+        self._accumulation: tuple[int, int] | None = None
 
     @contextmanager
     def during(self, step: int, phase: Phase) -> Iterator[None]:
@@ -76,11 +77,14 @@ class Recorder(TorchDispatchMode):
             return self._value(func, args)
         if func is aten._amp_foreach_non_finite_check_and_unscale_.default:
             self._overflow_flags.add(args[1].untyped_storage()._cdata)
-        workspace = self._workspace(func, args)
+        self._keep_thread_workspaces(func, args)
         result = as_kernels_return(func, args, func(*args, **(kwargs or {})))
         self._see_all(result, func)
-        if workspace is not None:
-            self.events.append(~workspace)
+        # kernels take what they need once their results are there
+        for phase in self._workspaces(func, args):
+            taken = [self._allocate(size, "workspace", str(func.name())) for size in phase]
+            self.events.extend(~index for index in reversed(taken))
+        self._accumulation = self._accumulated(func, args, result)
         return result
 
     def _value(self, func: Any, args: tuple[Any, ...]) -> Any:
@@ -94,18 +98,31 @@ class Recorder(TorchDispatchMode):
                 "the step reads a tensor's value, which prediction does not compute", fix="keep .item(), .tolist() and bool() out of it"
             ) from error
 
-    def _workspace(self, func: Any, args: tuple[Any, ...]) -> int | None:
-        if self._cublas_workspace_bytes and cuda_workspaces.uses_cublas(func):
-            self._cublas()
-        size = self._kernel_workspace(func, args)
-        return self._allocate(size, "workspace", str(func.name())) if size else None
+    def _workspaces(self, func: Any, args: tuple[Any, ...]) -> tuple[tuple[int, ...], ...]:
+        if self._gpu is None:
+            size = cpu_workspaces.kernel_workspace(func, args)
+            return ((size,),) if size else ()
+        return cuda_workspaces.kernel_workspaces(func, args, self._gpu)
 
-    def _cublas(self) -> None:
+    def _keep_thread_workspaces(self, func: Any, args: tuple[Any, ...]) -> None:
         # One handle per thread: the one that runs forward, and the one on which autograd runs backward.
-        thread = threading.get_ident()
-        if thread not in self._cublas_threads:
-            self._cublas_threads.add(thread)
-            self._allocate(self._cublas_workspace_bytes, "workspace", "cuBLAS workspace")
+        if self._gpu is None:
+            return
+        for name, size in cuda_workspaces.thread_workspaces(func, args, self._gpu):
+            if (key := (threading.get_ident(), name)) not in self._thread_workspaces:
+                self._thread_workspaces.add(key)
+                self._allocate(size, "workspace", name)
+
+    def _accumulated(self, func: Any, args: tuple[Any, ...], result: Any) -> tuple[int, int] | None:
+        """Addresses of a gradient and of its sum with another, where autograd adds without keeping either."""
+        if func is not aten.add.Tensor or self._phase != "backward" or torch.is_grad_enabled():
+            return None
+        first, second = args[:2]
+        if not isinstance(second, torch.Tensor) or not first.shape == second.shape == result.shape or first.dtype != result.dtype:
+            return None
+        if first.untyped_storage().nbytes() != result.untyped_storage().nbytes():
+            return None
+        return first.untyped_storage()._cdata, result.untyped_storage()._cdata
 
     def _see_all(self, result: Any, func: Any) -> None:
         if isinstance(result, torch.Tensor):
@@ -141,4 +158,13 @@ class Recorder(TorchDispatchMode):
 
     def _freed(self, address: int, _: object) -> None:
         self._overflow_flags.discard(address)
-        self.events.append(~self._live.pop(address)[0])
+        index = self._live.pop(address)[0]
+        if self._accumulation and self._accumulation[0] == address:
+            total = self._accumulation[1]
+            known = self._live.get(total)
+            if known is not None and self.events[-1] == known[0]:
+                # The gradient died as soon as it was added to: autograd adds in place then. It does not with fakes.
+                self.events.pop()
+                self._live[total] = (index, known[1])
+                return
+        self.events.append(~index)
