@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from benchctl.errors import DeviceMissing, UsageError
 from benchctl.spec import COUNTED, TIMED, Budget, Cell, ClipShape, Spent
 
-#: what is only known while it runs is planned anew from the pace so far; the first steps, which are slower, are no pace
+#: what is only known while it runs is planned anew from the pace so far; the first steps, in which kernels are chosen and workers start,
+#: are no pace, and as many after them are the first that are one
 WARMUP_STEPS = 5
+PACED_STEPS = 2 * WARMUP_STEPS
 #: of sums of seconds
 _ROUNDING = 1e-9
 
@@ -25,8 +27,21 @@ class Used:
     waited_seconds: float = 0.0
     #: of the whole process, in those seconds
     cpu_seconds: float = 0.0
-    #: of the GPU, in those seconds; None: not metered
+    #: of the GPU, in those seconds; None: not metered, or no step was made
     joules: float | None = None
+    #: `seconds` and `joules` when `WARMUP_STEPS` were made
+    warmup_seconds: float = 0.0
+    warmup_joules: float | None = None
+
+    @property
+    def warmup(self) -> Used:
+        """What was used when `WARMUP_STEPS` were made."""
+        return Used(steps=WARMUP_STEPS, seconds=self.warmup_seconds, joules=self.warmup_joules)
+
+    def note_warmup(self) -> None:
+        """Keep what was used so far, if these are the steps of the warm-up."""
+        if self.steps == WARMUP_STEPS:
+            self.warmup_seconds, self.warmup_joules = self.seconds, self.joules
 
 
 @dataclass(frozen=True)
@@ -47,8 +62,8 @@ class Allowance:
         if name == "wall_seconds":
             return used.seconds
         if name == "energy_j":
-            assert used.joules is not None, "metered where it is limited"
-            return used.joules
+            assert used.joules is not None or not used.steps, "metered where it is limited"
+            return used.joules or 0.0
         assert self.v100_factor is not None, "known where it is limited"
         return used.seconds * self.v100_factor / 3600
 
@@ -70,11 +85,22 @@ class Allowance:
         Where only counts end it, it is the same number at any time.
         """
         planned = self.budget.steps(self.shape, self.step_flops)
-        timed = [self.amount_used(name, used) / limit for name, limit in self.budget.limits.items() if name in TIMED]
-        if timed and used.steps >= WARMUP_STEPS and max(timed) > 0:
-            by_clock = max(used.steps + 1, math.floor(used.steps / max(timed)))
-            return min(planned, by_clock) if planned else by_clock
-        return planned or used.steps + WARMUP_STEPS
+        by_clock = self._steps_by_clock(used)
+        if by_clock is None:
+            return planned or used.steps + PACED_STEPS
+        return min(planned, by_clock) if planned else by_clock
+
+    def _steps_by_clock(self, used: Used) -> int | None:
+        """Steps of the whole training at the pace since its warm-up; None: no clock ends it, or there is no pace yet."""
+        timed = {name: limit for name, limit in self.budget.limits.items() if name in TIMED}
+        if not timed or used.steps < PACED_STEPS:
+            return None
+        left = math.inf
+        for name, limit in timed.items():
+            so_far = self.amount_used(name, used)
+            pace = (so_far - self.amount_used(name, used.warmup)) / (used.steps - WARMUP_STEPS)
+            left = min(left, (limit - so_far) / pace if pace > 0 else math.inf)
+        return None if math.isinf(left) else used.steps + max(1, math.floor(left))
 
     def end(self, used: Used) -> str | None:
         """The limit that is reached, in words; None: there is more to do."""

@@ -14,7 +14,7 @@ import torch
 from benchctl.data.clip_set import ClipSet
 from benchctl.data.loading import Batch, LoadSettings, UnreadableLog, train_batches
 from benchctl.engine import checkpoint
-from benchctl.engine.budget import WARMUP_STEPS, Allowance, Used
+from benchctl.engine.budget import PACED_STEPS, Allowance, Used
 from benchctl.engine.step import TrainingStep, learning_rate, learning_rate_at
 from benchctl.record import Measurement, Outcome
 from benchctl.spec import TIMED, Cell
@@ -156,7 +156,7 @@ class Training:
             if not math.isfinite(loss):
                 reason = f"the loss became {loss} at step {used.steps} of {self.allowance.planned_steps(used)}"
                 return Ending(Outcome.DIVERGED, reason, progress, None)
-            if progress.planned is None and (not self._timed or used.steps >= WARMUP_STEPS):
+            if progress.planned is None and (not self._timed or used.steps >= PACED_STEPS):
                 progress.planned = self.allowance.planned_steps(used)
             while shares and shares[0] < 1.0 and self.allowance.share(used) >= shares[0]:
                 self._judge(shares.pop(0), progress)
@@ -193,6 +193,7 @@ class Training:
         used.cpu_seconds += time.process_time() - cpu
         if self.meter:
             used.joules = (used.joules or 0.0) + self.meter() - energy
+        used.note_warmup()
         return value
 
     def _judge(self, share: float, progress: Progress) -> None:

@@ -93,6 +93,9 @@ def _small(tree: Any) -> bool:
 
 def _imitate(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The results of `func` as hollow CPU tensors."""
+    if func is aten._convolution.default:
+        # the one that torch.jit records; before 2.12 it has no shape rule of its own, and its last arguments choose a kernel only
+        func, args = aten.convolution.default, args[:9]
     shapes = func(*tree_map(_on_meta, args), **tree_map(_on_meta, kwargs))
     return tree_map_only(torch.Tensor, _hollow, shapes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from benchctl import lookup, suite_file
 from benchctl.engine import profile, work
 from benchctl.plan import expand
 from benchctl.record import CellResult, Outcome
+from benchctl.run.job import Job
+from benchctl.run.process import Worker, ask
 from benchctl.spec import Cell
 
 
@@ -152,6 +155,13 @@ def test_predicted_bytes_of_our_training_step_are_the_real_ones_on_a_cpu(method:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use")
-def test_on_a_gpu_both_are_stored():
-    result = work.execute(cell("videomae-tiny", 4, 64, 2, measure=["memory", "latency"]), work.WorkSettings(device="cuda"), Never())
+def test_on_a_gpu_both_are_stored(tmp_path: Path):
+    """In a worker of its own: where predictions were made, their device takes part in CUDA's backward passes, and breaks them."""
+    job = Job(kind="execute", cell=cell("videomae-tiny", 4, 64, 2, measure=["memory", "latency"]), device="cuda")
+    worker = Worker(tmp_path / "worker.log", threads=1)
+    try:
+        result = ask(worker, job, tmp_path, timeout_s=120, stop=threading.Event())
+    finally:
+        worker.end()
+    assert isinstance(result, CellResult), result
     assert result.value("peak_memory_bytes", kind="allocated", source="measured", device="cuda") > 0

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from training_cells import STEPS, StopAfter, cell, run
 
-from benchctl.engine import checkpoint, models, profile
+from benchctl.engine import checkpoint, learning, models, profile
 from benchctl.errors import BenchctlError, DeviceMissing
 from benchctl.record import Outcome, correctness
 from benchctl.spec import Budget, Recipe
@@ -123,6 +125,17 @@ def test_a_clock_ends_it(shapes, tmp_path: Path):
     assert result.value("budget_used") >= 1
     assert result.value("train_seconds") == pytest.approx(result.value("budget_used"))
     assert result.value("steps") >= 1
+
+
+def test_a_meter_ends_it(shapes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    ref, root = shapes
+    read = (1000.0 + 12.5 * number for number in itertools.count())
+    # read before and after every step
+    monkeypatch.setattr(learning, "_watched", lambda _: nullcontext(learning._Devices(meter=lambda: next(read))))
+    result = run(cell(ref, budget=Budget(match_on="energy_j", amount=250)), root, tmp_path)
+    assert result.outcome is Outcome.OK, result.reason
+    assert result.value("steps") == result.value("planned_steps") == 20
+    assert result.notes["stop_reason"] == "energy_j: the amount of 250 is used up"
 
 
 def test_what_a_cpu_cannot_be_budgeted_by(shapes, tmp_path: Path):
