@@ -123,7 +123,7 @@ def factor(gpu_name: str, table: str) -> Factor | Unknown:
     if table not in TABLES:
         raise unknown("table of GPU-hour factors", table, TABLES)
     factors = TABLES[table].factors
-    found = [factors[name] for name in _table_names(gpu_name) if name in factors]
+    found = [factors[name] for name in table_names(gpu_name) if name in factors]
     if found:
         return Factor(found[0], table, TABLES[table].source)
     if " MIG " in gpu_name:
@@ -138,8 +138,9 @@ def normalised_seconds(gpu_seconds: float, factor: Factor) -> float:
 
 def is_v100(gpu_name: str) -> bool:
     """Whether a GPU is the unit, by the name that the driver or CUDA gives it."""
-    return "V100" in _table_names(gpu_name)
+    return "V100" in table_names(gpu_name)
 
 
-def _table_names(gpu_name: str) -> tuple[str, ...]:
+def table_names(gpu_name: str) -> tuple[str, ...]:
+    """What the tables call the GPU that the driver or CUDA gives this name, the plainest first; empty: they do not know it."""
     return _NAMES.get(gpu_name.removeprefix("NVIDIA "), ())

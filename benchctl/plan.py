@@ -358,9 +358,9 @@ def refusal(cell: Cell, predicted: CellResult) -> tuple[Outcome, str] | None:
     if caps.peak_memory_gib is not None and reserved is not None and reserved > caps.peak_memory_gib * 2**30:
         return Outcome.SKIPPED, f"predicted: needs {reserved / 2**30:,.2f} GiB reserved, the budget allows {caps.peak_memory_gib:g} GiB"
     step_flops = predicted.value("train_step_flops", kind="executed")
-    if step_flops is not None and (reason := cell.budget.too_small(cell.shape, step_flops)) is not None:
-        return Outcome.FAILED, f"{reason}; raise 'budget.amount', or lower the batch size"
-    return None
+    reasons = [budget.too_small(cell.shape, step_flops) for budget in cell.budgets] if step_flops is not None else []
+    reason = next((reason for reason in reasons if reason is not None), None)
+    return (Outcome.FAILED, f"{reason}; raise 'budget.amount', or lower the batch size") if reason else None
 
 
 def cost_key(cell: Cell, code: Mapping[str, str]) -> str:
@@ -494,6 +494,12 @@ class _Resolver:
         for place, budget in budgets.items():
             if budget is not None and (reason := budget.too_small(shape, None)) is not None:
                 raise self._loaded.error((*place, "amount"), reason, "raise it, or lower 'batch_size'")
+        if suite.search is not None and suite.budget is not None:
+            if self._data.main is not None and self._data.main.targets:
+                raise self._loaded.error(("search",), "trials are judged by top-1 accuracy, and these clips have numbers", "leave it out")
+            trial = suite.budget.part(suite.search.share_of_one)
+            if (reason := trial.too_small(shape, None)) is not None:
+                raise self._loaded.error(("search",), f"a trial's {reason}", "try fewer recipes, or raise the budget")
 
     def needs(self, asked: _Asked, data: Sources, checks: Checks) -> None:
         """Raise where the method lacks weights or its own pre-training, or clips the flow or the tracks that it reads with them."""
@@ -591,7 +597,8 @@ def _tasks(suite: Suite, common: dict[str, Any], starting: dict[str, Any] | None
                 continue
             learning: dict[str, Any] = {"train_fraction": share if share < 1 else None} | _about(suite, data.main)
             if task == "train":
-                trained = Cell(task=task, **given, **learning, budget=suite.budget, start=f"cell:{start.id}" if start else None)
+                started = f"cell:{start.id}" if start else None
+                trained = Cell(task=task, **given, **learning, budget=suite.budget, search=suite.search, start=started)
                 yield trained
                 continue
             checkpoint = f"cell:{trained.id}" if trained else f"file:{suite.checkpoint}" if suite.checkpoint else None

@@ -32,6 +32,7 @@ UNITS: dict[str, str] = {
     "throughput_clips_per_second": "clips/second",
     "top1": "fraction",
     "top5": "fraction",
+    "trial_top1": "fraction",
     "loss": "nats",
     "reconstruction_loss": "squared error",
     "scaled_squared_error": "variance",

@@ -7,8 +7,9 @@ and frozen (a cell's id is a hash of its content).
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -61,6 +62,8 @@ Count = Annotated[int, Field(gt=0, strict=True)]
 Seed = Annotated[int, Field(ge=0, strict=True)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+Part = Annotated[float, Field(gt=0, lt=1)]
+NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Vocabulary(BaseModel):
@@ -285,6 +288,16 @@ class Budget(Vocabulary):
         caps = {name: getattr(self.caps, name) for name in (*COUNTED, *TIMED)}
         return {self.match_on: self.amount, **{name: float(cap) for name, cap in caps.items() if cap is not None}}
 
+    def part(self, share: float) -> Budget:
+        """A share of it, for a training that nobody judges on the way."""
+        caps = {name: limit * share for name, limit in self.limits.items() if name != self.match_on}
+        caps |= {name: getattr(self.caps, name) for name in ("peak_memory_gib", "trainable_params")}
+        if "steps" in caps:
+            caps["steps"] = max(1, round(caps["steps"]))
+        return self.model_copy(
+            update={"amount": self.amount * share, "caps": Caps.model_validate(caps), "evaluate_at": (1.0,), "target_top1": None}
+        )
+
     def per_step(self, name: Spent, shape: ClipShape, step_flops: float | None) -> float:
         """What one step at `shape` uses up of `name`; a step takes `step_flops` floating-point operations."""
         if name == "train_gflops":
@@ -477,6 +490,37 @@ class ModelSpec:
         return self.config.padded(self.shape.resolution)
 
 
+class Search(Vocabulary):
+    """Recipes that are tried before a training, inside its budget: every combination of the lists, and the best one is trained with."""
+
+    learning_rate: Annotated[tuple[PositiveFloat, ...], _one_or_more(PositiveFloat)] | None = None
+    weight_decay: Annotated[tuple[NotNegative, ...], _one_or_more(NotNegative)] | None = None
+    warmup_fraction: Annotated[tuple[Decay, ...], _one_or_more(Decay)] | None = None
+    label_smoothing: Annotated[tuple[Decay, ...], _one_or_more(Decay)] | None = None
+    #: of the budget, for all trials together
+    share: Part = 0.3
+    #: of the training clips, class by class, which judge the trials and are not trained on in them
+    held_out: Part = 0.2
+
+    @model_validator(mode="after")
+    def _two_or_more(self) -> Self:
+        if len(self.combinations) < 2:
+            raise ValueError("nothing is searched: give a list of two values or more, for example 'learning_rate: [3.0e-4, 1.0e-3]'")
+        return self
+
+    @property
+    def combinations(self) -> list[dict[str, float]]:
+        """Keys of a recipe with the values that are tried together; the last key changes fastest."""
+        lists = {name: getattr(self, name) for name in ("learning_rate", "weight_decay", "warmup_fraction", "label_smoothing")}
+        tried = {name: values for name, values in lists.items() if values}
+        return [dict(zip(tried, values)) for values in itertools.product(*tried.values())]
+
+    @property
+    def share_of_one(self) -> float:
+        """Of the budget, for one trial."""
+        return self.share / len(self.combinations)
+
+
 class Pretraining(Vocabulary):
     """What training starts from: a cell of its own, for each of those that train."""
 
@@ -531,6 +575,7 @@ class Suite(Vocabulary):
         (0,), min_length=1, description="one cell per seed; a suite that trains has seeds 0, 1 and 2 where it names none"
     )
     budget: Budget | None = Field(None, description="what every method is given equally, for train")
+    search: Search | None = Field(None, description="recipes that every training tries first, inside its budget")
     train_fraction: Annotated[tuple[Share, ...], _one_or_more(Share)] = Field(
         (1.0,), min_length=1, description="share of the training clips that is used, class by class; one cell per share"
     )
@@ -549,6 +594,8 @@ class Suite(Vocabulary):
     @model_validator(mode="after")
     def _check(self) -> Self:
         trains = "train" in self.task or "evaluate" in self.task
+        if self.search and "train" not in self.task:
+            raise ValueError("'search' is what a training does first: add train to 'task'")
         if self.pretraining and "train" not in self.task:
             raise ValueError("'pretraining' is what training starts from: add train to 'task'")
         if trains and not self.dataset:
@@ -596,6 +643,8 @@ class Cell(Vocabulary):
     #: content of the data set: hash of its file list and labels
     data_fingerprint: str | None = None
     budget: Budget | None = None
+    #: for train: recipes that are tried first, inside the budget; null: none
+    search: Search | None = None
     #: for evaluate: `cell:ID` of the train cell, or `file:PATH`
     checkpoint: str | None = None
     #: for train: `cell:ID` whose weights it starts from; null: from those that the method is built with
@@ -647,6 +696,14 @@ class Cell(Vocabulary):
     def objective(self) -> Objective:
         """What is learned."""
         return "reconstruction" if self.task == "pretrain" else "values" if self.targets else "classes"
+
+    @property
+    def budgets(self) -> Iterator[Budget]:
+        """What must be enough for a step each: the budget, and the part of it that one trial has."""
+        if self.budget is not None:
+            yield self.budget
+            if self.search is not None:
+                yield self.budget.part(self.search.share_of_one)
 
     def steps(self, step_flops: float | None = None) -> int | None:
         """Training steps that the budget comes to at this shape, as `Budget.steps` says."""

@@ -1,6 +1,10 @@
 """Predicts and measures the same training steps on a machine with a GPU, and writes the pairs: what calibrates the prediction.
 
-    python benchmarks/pair_memory.py suites/memory_pairs.yaml pairs.yaml
+    python benchmarks/pair_memory.py suites/paired_memory.yaml baselines/memory/NAME.yaml
+
+and, on any machine, compares what was measured with what is predicted now:
+
+    python benchmarks/pair_memory.py compare baselines/memory/h200.yaml
 
 Every step runs in a process of its own, so that none inherits a cached segment; several at a time where the GPU holds them all. What is
 read is each process's own, so that the others do not show in it.
@@ -11,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import lzma
+import math
 import os
 import subprocess
 import sys
@@ -18,12 +23,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from ruamel.yaml import YAML
 
 from benchctl import plan, suite_file
-from benchctl.gpu_models import GpuName
+from benchctl.gpu_models import GPUS, GpuName
+from benchctl.gpu_rates import table_names
 from benchctl.spec import Cell
 
 KINDS = ("allocated", "reserved")
@@ -115,22 +121,44 @@ def pair(cell: Cell, room: Room, events: Path | None) -> dict[str, Any]:
         read = in_a_process("measure", cell, events / f"{cell.id}.xz" if events else None)
     finally:
         room.give(held)
-    row = {
-        "method": cell.method,
-        "options": cell.options,
-        "batch_size": cell.shape.batch_size,
-        "frames": cell.shape.frames,
-        "resolution": cell.shape.resolution,
-        "precision": cell.precision,
-        "attention": cell.attention,
-        "optimizer": cell.recipe.optimizer,
-        "predicted": guess,
-        "measured": read,
-    }
-    off = [f"{kind} {guess[kind] / read[kind] - 1:+.2%}" for kind in KINDS if all(isinstance(d.get(kind), int | float) for d in (guess, read))]
-    said = ", ".join(off) or f"{guess.get('error', '')} {read.get('error', read)}"
-    print(f"{cell.label}: {said}  {time.monotonic() - started:.0f} s", flush=True)
-    return {"cell": cell.id, **row}
+    row = {"cell": cell.label, "predicted": guess, "measured": read}
+    print(f"{said(row)}  {time.monotonic() - started:.0f} s", flush=True)
+    return row
+
+
+def residuals(row: dict[str, Any]) -> dict[str, float]:
+    """Predicted over measured, less one, by kind."""
+    both = row["predicted"], row["measured"]
+    known = (kind for kind in KINDS if all(isinstance(side.get(kind), int | float) for side in both))
+    return {kind: row["predicted"][kind] / row["measured"][kind] - 1 for kind in known}
+
+
+def said(row: dict[str, Any]) -> str:
+    off = ", ".join(f"{kind} {share:+.2%}" for kind, share in residuals(row).items())
+    return f"{row['cell']}: {off or row['predicted'].get('error') or row['measured'].get('error') or row['measured']}"
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """Of how many pairs, and how far apart by kind: in the middle, for 19 of 20, and at worst."""
+    lines = [f"{len(rows)} pairs"]
+    for kind in KINDS:
+        off = sorted((residuals(row)[kind] for row in rows if kind in residuals(row)), key=abs)
+        if off:
+            middle, most, worst = off[len(off) // 2], off[math.ceil(0.95 * len(off)) - 1], off[-1]
+            lines.append(f"{kind}: half within {abs(middle):.2%}, 19 of 20 within {abs(most):.1%}, at worst {worst:+.1%}")
+    return "\n".join(lines)
+
+
+def compared(file: Path) -> list[dict[str, Any]]:
+    """The pairs of `file` with what is predicted now and here."""
+    recorded = YAML(typ="safe").load(file.read_text())
+    cells = {cell.label: cell for cell in plan.expand(suite_file.load(recorded["suite"])).cells}
+    rows = []
+    for pair in recorded["pairs"]:
+        cell = cells[pair["cell"]].model_copy(update={"gpu": recorded["kind"]})
+        rows.append({**pair, "predicted": in_a_process("predict", cell)})
+        print(said(rows[-1]), flush=True)
+    return rows
 
 
 def environment() -> dict[str, Any]:
@@ -155,8 +183,7 @@ def environment() -> dict[str, Any]:
 
 def known_gpu(name: str) -> GpuName:
     """The kind that the driver calls `name`."""
-    words = {"NVIDIA H100 80GB HBM3": "H100 SXM"}
-    found: GpuName | None = next((each for each in get_args(GpuName) if each in words.get(name, name)), None)
+    found = next((each for each in GPUS if each in table_names(name)), None)
     if found is None:
         sys.exit(f"benchctl does not know what a {name} does to memory: add it to benchctl/gpu_models.py")
     return found
@@ -177,13 +204,22 @@ def pairs(suite: str, only: str, workers: int, events: Path | None) -> dict[str,
     room = Room(torch.cuda.mem_get_info()[0] - 2 * CONTEXT_BYTES)
     with ThreadPoolExecutor(workers) as pool:
         rows = list(pool.map(lambda cell: pair(cell, room, events), cells))
-    return {"suite": Path(suite).stem, **environment(), "pairs": sorted(rows, key=lambda row: row["cell"])}
+    return {"suite": Path(suite).stem, "kind": gpu, **environment(), "pairs": sorted(rows, key=lambda row: row["cell"])}
+
+
+def write(found: dict[str, Any], file: Path) -> None:
+    """One line a pair."""
+    yaml = YAML()
+    yaml.width = 1000
+    yaml.default_flow_style = None
+    with file.open("w") as stream:
+        yaml.dump(found, stream)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", help="the suite; 'predict' or 'measure' for one cell, read from standard input")
-    parser.add_argument("file", help="the file to write")
+    parser.add_argument("what", help="a suite; 'compare'; 'predict' or 'measure' for one cell, read from standard input")
+    parser.add_argument("file", help="the file to write, or to compare with", type=Path)
     parser.add_argument("--only", default="", help="cells whose label contains this")
     parser.add_argument("--workers", type=int, default=min(16, os.cpu_count() or 1), help="cells at a time")
     parser.add_argument("--events", type=Path, help="a folder for the allocator's events (measure: a file)")
@@ -192,13 +228,14 @@ def main() -> None:
         cell = Cell.model_validate_json(sys.stdin.read())
         print(json.dumps(predicted(cell) if options.what == "predict" else measured(cell, options.events)))
         return
+    if options.what == "compare":
+        print(summary(compared(options.file)))
+        return
     if options.events:
         options.events.mkdir(parents=True, exist_ok=True)
     found = pairs(options.what, options.only, options.workers, options.events)
-    with Path(options.file).open("w") as file:
-        yaml = YAML()
-        yaml.width = 1000
-        yaml.dump(found, file)
+    write(found, options.file)
+    print(summary(found["pairs"]))
 
 
 if __name__ == "__main__":

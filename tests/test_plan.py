@@ -21,7 +21,7 @@ from benchctl.plan import (
     state,
 )
 from benchctl.record import CellResult, Measurement, Outcome
-from benchctl.spec import COMMON_RECIPE, ClipFlow, ClipTracks, DatasetRef, Recipe, options_text
+from benchctl.spec import COMMON_RECIPE, Budget, Cell, ClipFlow, ClipTracks, DatasetRef, Recipe, Search, options_text
 
 SUITE = """\
 name: test
@@ -424,6 +424,63 @@ def test_budgets_that_cannot_be(budget: str, says: str):
         suite_file.parse(TRAIN.replace("{match_on: samples, amount: 64}", budget), Path("s.yaml"))
 
 
+def test_a_search_is_part_of_what_is_trained_and_of_nothing_else():
+    plain = plan_of(TRAIN)
+    searched = plan_of(TRAIN + "search: {learning_rate: [1e-3, 3e-4], weight_decay: [0, 0.05]}\n")
+    assert {c.task for c in searched if c.search} == {"train"}
+    assert [c.id for c in plain if c.task == "train"] != [c.id for c in searched if c.task == "train"]
+    search = next(c.search for c in searched if c.search)
+    assert search.combinations == [
+        {"learning_rate": 1e-3, "weight_decay": 0},
+        {"learning_rate": 1e-3, "weight_decay": 0.05},
+        {"learning_rate": 3e-4, "weight_decay": 0},
+        {"learning_rate": 3e-4, "weight_decay": 0.05},
+    ]
+    assert search.share_of_one == pytest.approx(0.3 / 4)
+
+
+def plan_of(text: str) -> tuple[Cell, ...]:
+    return expand(suite_file.parse(text, Path("s.yaml")), EGOGESTAR).cells
+
+
+def test_a_part_of_a_budget_has_a_part_of_every_cap():
+    budget = Budget.model_validate({"match_on": "train_gflops", "amount": 100, "caps": {"steps": 10, "peak_memory_gib": 3}})
+    part = budget.part(0.25)
+    assert part.limits == {"train_gflops": 25, "steps": 2}
+    assert part.caps.peak_memory_gib == 3
+    assert part.evaluate_at == (1.0,)
+
+
+@pytest.mark.parametrize(
+    ("search", "says"),
+    [
+        ("{learning_rate: 1e-3}", "search: nothing is searched: give a list of two values or more"),
+        ("{optimizer: [sgd, adamw]}", "search.optimizer: unknown key; known keys: .*learning_rate"),
+        ("{learning_rate: [1e-3, 0]}", r"search.learning_rate\[1\]: input should be greater than 0"),
+        ("{learning_rate: [1e-3, 1e-4], share: 1}", "search.share: .*less than 1"),
+        ("{learning_rate: [1e-3, 1e-4], share: 0.01}", "search: a trial's samples of 0.32 are less than one step.*try fewer recipes"),
+    ],
+)
+def test_searches_that_cannot_be(search: str, says: str):
+    with pytest.raises(SuiteError, match=says):
+        plan_of(f"{TRAIN}search: {search}\n")
+
+
+def test_a_search_without_training_is_refused():
+    with pytest.raises(SuiteError, match="'search' is what a training does first"):
+        plan(SUITE + "search: {learning_rate: [1e-3, 1e-4]}\n")
+
+
+def test_the_gpu_that_memory_is_predicted_for():
+    (default, *_), (named, *_) = plan(SUITE).cells, plan(SUITE + "gpu: H100 SXM\n").cells
+    assert default.gpu is None
+    assert named.gpu == "H100 SXM"
+    assert default.id != named.id
+    assert cost_key(default, {}) != cost_key(named, {})
+    with pytest.raises(SuiteError, match=r"s.yaml:7:1: gpu: 'H100' is not one of .*; did you mean"):
+        plan(SUITE + "gpu: H100\n")
+
+
 def predicted(**values: float) -> CellResult:
     found = [Measurement(metric="trainable_params", value=values["params"])]
     found.append(Measurement(metric="train_step_flops", value=values["flops"], kind="executed"))
@@ -450,6 +507,10 @@ def test_what_is_over_a_limit_is_not_begun():
     )
     assert cell.steps(2e9) == 50
     assert cell.steps() is None
+    trying = cell.model_copy(update={"search": Search(learning_rate=(1e-3, 1e-4))})
+    assert refusal(trying, predicted(**{**fits, "flops": 1e10})) is None
+    outcome, reason = refusal(trying, predicted(**{**fits, "flops": 2e10}))
+    assert (outcome, reason[:60]) == (Outcome.FAILED, "train_gflops of 15 are less than one step, which takes 20; r")
 
 
 def test_an_absent_data_set_is_planned_and_not_run():

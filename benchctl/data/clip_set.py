@@ -85,6 +85,12 @@ class ClipSet:
             kept |= {members[i] for i in order[: max(1, round(fraction * len(members)))].tolist()}
         return replace(self, train=tuple(record for index, record in enumerate(self.train) if index in kept))
 
+    def held_out(self, fraction: float, seed: int) -> ClipSet:
+        """Without that share of the training clips, drawn class by class, and with it in the place of those to test on."""
+        kept = self.share(1 - fraction, seed).train
+        known = {record.id for record in kept}
+        return replace(self, train=kept, test=tuple(record for record in self.train if record.id not in known))
+
     @property
     def summary(self) -> str:
         """One line: how many clips, classes and missing files."""

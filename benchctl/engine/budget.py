@@ -29,19 +29,28 @@ class Used:
     cpu_seconds: float = 0.0
     #: of the GPU, in those seconds; None: not metered, or no step was made
     joules: float | None = None
-    #: `seconds` and `joules` when `WARMUP_STEPS` were made
+    #: `steps`, `seconds` and `joules` when the warm-up was over
+    warmup_steps: int = 0
     warmup_seconds: float = 0.0
     warmup_joules: float | None = None
 
     @property
     def warmup(self) -> Used:
-        """What was used when `WARMUP_STEPS` were made."""
-        return Used(steps=WARMUP_STEPS, seconds=self.warmup_seconds, joules=self.warmup_joules)
+        """What was used when the warm-up was over."""
+        return Used(steps=self.warmup_steps, seconds=self.warmup_seconds, joules=self.warmup_joules)
 
     def note_warmup(self) -> None:
-        """Keep what was used so far, if these are the steps of the warm-up."""
-        if self.steps == WARMUP_STEPS:
-            self.warmup_seconds, self.warmup_joules = self.seconds, self.joules
+        """Keep what was used so far: the warm-up is over."""
+        self.warmup_steps, self.warmup_seconds, self.warmup_joules = self.steps, self.seconds, self.joules
+
+    def add(self, other: Used) -> None:
+        """Add what another training used."""
+        self.steps += other.steps
+        self.seconds += other.seconds
+        self.waited_seconds += other.waited_seconds
+        self.cpu_seconds += other.cpu_seconds
+        if other.joules is not None:
+            self.joules = (self.joules or 0.0) + other.joules
 
 
 @dataclass(frozen=True)
@@ -93,12 +102,13 @@ class Allowance:
     def _steps_by_clock(self, used: Used) -> int | None:
         """Steps of the whole training at the pace since its warm-up; None: no clock ends it, or there is no pace yet."""
         timed = {name: limit for name, limit in self.budget.limits.items() if name in TIMED}
-        if not timed or used.steps < PACED_STEPS:
+        paced = used.steps - used.warmup_steps
+        if not timed or not used.warmup_steps or paced < WARMUP_STEPS:
             return None
         left = math.inf
         for name, limit in timed.items():
             so_far = self.amount_used(name, used)
-            pace = (so_far - self.amount_used(name, used.warmup)) / (used.steps - WARMUP_STEPS)
+            pace = (so_far - self.amount_used(name, used.warmup)) / paced
             left = min(left, (limit - so_far) / pace if pace > 0 else math.inf)
         return None if math.isinf(left) else used.steps + max(1, math.floor(left))
 

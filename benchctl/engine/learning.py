@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from benchctl.data.clip_set import ClipSet
 from benchctl.data.loading import LoadSettings
 from benchctl.engine import models, profile
-from benchctl.engine.budget import Allowance, allowance
+from benchctl.engine.budget import Allowance, Used, allowance
 from benchctl.engine.evaluate import Evaluation, clip_notes, evaluate, reconstruct, recorded
+from benchctl.engine.search import Searched, Tried, forget, search
 from benchctl.engine.step import TrainingStep
 from benchctl.engine.train import Ending, Judged, Meter, Progress, Stop, Training
 from benchctl.errors import BenchctlError, DeviceMissing
@@ -24,7 +26,7 @@ from benchctl.probes.energy import GpuWatch, cuda_watch
 from benchctl.probes.gpu_time import gpu_time_measurements
 from benchctl.probes.nvml import OpenGpu
 from benchctl.record import Measurement, Outcome
-from benchctl.spec import Budget, Cell
+from benchctl.spec import Budget, Cell, Recipe
 
 #: GPUs of one process
 GPUS = 1
@@ -64,20 +66,19 @@ def learn(cell: Cell, settings: WorkSettings, stop: Stop) -> Learned:
         raise BenchctlError("a cell that learns needs a folder for its checkpoint")
     counted = settings.step_flops if settings.step_flops is not None else profile.count_step(cell)
     with _watched(settings.device) as devices:
-        allowed = _allowance(cell, counted, devices)
         clips = models.load_clips(cell, settings.data_root)
-        model = models.build(cell)
-        notes: dict[str, Any] = {**models.notes(cell, model)}
-        if settings.checkpoint is not None:
-            notes["weights"] = models.start(model, cell, settings.checkpoint)
-        step = TrainingStep(model.to(settings.device), cell.recipe, cell.precision, cell.objective)
-        load = replace(models.load_settings(cell, clips), pinned=settings.device == "cuda")
-        notes |= models.sources(load)
-        judge = _Judge(cell, step, clips, load) if cell.objective == "classes" else None
-        ending = Training(cell, step, clips, load, allowed, settings.checkpoint_folder, judge, devices.meter).run(stop)
+        school = _School(settings, stop, counted, devices)
+        searched = search(cell, clips, settings.checkpoint_folder, school.attempt) if cell.search else Searched()
+        if searched.stopped is not None:
+            return Learned(searched.stopped, [*counted, *searched.measurements(settings.device)], {})
+        recipe = cell.recipe.changed(searched.best) if searched.trials else cell.recipe
+        taught = school.teach(cell, recipe, clips, settings.checkpoint_folder, searched.used)
+    ending, model, load, notes = taught.ending, taught.model, taught.load, taught.notes
     progress = ending.progress
-    measurements = [*counted, *progress.measurements(cell, allowed, settings.device), *_flops_used(progress, counted)]
-    measurements += _taken(progress, devices, notes)
+    measurements = [*counted, *progress.measurements(cell, taught.allowance, settings.device), *_flops_used(progress, counted)]
+    measurements += [*_taken(progress, devices, notes), *searched.measurements(settings.device)]
+    if searched.trials:
+        notes["searched"] = searched.note(cell)
     unreadable = dict(progress.unreadable)
     if ending.stop_reason:
         notes["stop_reason"] = ending.stop_reason
@@ -86,10 +87,56 @@ def learn(cell: Cell, settings: WorkSettings, stop: Stop) -> Learned:
     elif ending.outcome is Outcome.OK:
         evaluation = evaluate(model, clips, load, cell.precision)
         scored, judged = recorded(evaluation, settings.checkpoint_folder, settings.device)
-        measurements += [*scored, *_to_target(cell, progress, evaluation, allowed.step_flops)]
+        measurements += [*scored, *_to_target(cell, progress, evaluation, taught.allowance.step_flops)]
         notes |= judged
         unreadable |= evaluation.unreadable
+    if ending.outcome is Outcome.OK and searched.trials:
+        forget(settings.checkpoint_folder)
     return Learned(ending, measurements, notes | clip_notes(unreadable, clips.missing))
+
+
+@dataclass(frozen=True)
+class _Taught:
+    """A model that learned, and how."""
+
+    ending: Ending
+    model: nn.Module
+    load: LoadSettings
+    allowance: Allowance
+    notes: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _School:
+    """What all trainings of one cell have in common."""
+
+    settings: WorkSettings
+    stop: Stop
+    counted: list[Measurement]
+    devices: _Devices
+
+    def teach(self, cell: Cell, recipe: Recipe, clips: ClipSet, folder: Path, before: Used, *, on_the_way: bool = True) -> _Taught:
+        """Train `cell` by `recipe` from its start, or go on from the checkpoint in `folder`."""
+        device, checkpoint = self.settings.device, self.settings.checkpoint
+        allowed = _allowance(cell, self.counted, self.devices)
+        model = models.build(cell)
+        notes: dict[str, Any] = {**models.notes(cell, model)}
+        if checkpoint is not None:
+            notes["weights"] = models.start(model, cell, checkpoint)
+        step = TrainingStep(model.to(device), recipe, cell.precision, cell.objective)
+        load = replace(models.load_settings(cell.model_copy(update={"recipe": recipe}), clips), pinned=device == "cuda")
+        notes |= models.sources(load)
+        judge = _Judge(cell, step, clips, load) if cell.objective == "classes" and on_the_way else None
+        training = Training(cell, step, clips, load, allowed, folder, judge, self.devices.meter, before)
+        return _Taught(training.run(self.stop), model, load, allowed, notes)
+
+    def attempt(self, trial: Cell, clips: ClipSet, folder: Path) -> Tried:
+        """Train `trial` and judge it by `clips`."""
+        taught = self.teach(trial, trial.recipe, clips, folder, Used(), on_the_way=False)
+        if taught.ending.outcome is not Outcome.OK:
+            return Tried(taught.ending)
+        evaluation = evaluate(taught.model, clips, taught.load, trial.precision)
+        return Tried(taught.ending, top_k.accuracy(evaluation.scores, evaluation.labels, 1))
 
 
 @dataclass(frozen=True)

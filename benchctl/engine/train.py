@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ import torch
 from benchctl.data.clip_set import ClipSet
 from benchctl.data.loading import Batch, LoadSettings, UnreadableLog, train_batches
 from benchctl.engine import checkpoint
-from benchctl.engine.budget import PACED_STEPS, Allowance, Used
+from benchctl.engine.budget import PACED_STEPS, WARMUP_STEPS, Allowance, Used
 from benchctl.engine.step import TrainingStep, learning_rate, learning_rate_at
 from benchctl.record import Measurement, Outcome
 from benchctl.spec import TIMED, Cell
@@ -132,6 +132,8 @@ class Training:
     judge: Judge | None = None
     #: reads the device's energy; None: it is not metered
     meter: Meter | None = None
+    #: what was used of the same budget before, by the trials of a search
+    before: Used = field(default_factory=Used)
 
     def run(self, stop: Stop) -> Ending:
         """Train until the budget is used up, from the checkpoint in `folder` if there is one.
@@ -142,9 +144,10 @@ class Training:
         progress = self._resumed()
         used = progress.used
         log = UnreadableLog(progress.unreadable)
-        batches = train_batches(self.clips, self.settings, seed=self.cell.seed, start_step=used.steps, log=log)
+        batches = train_batches(self.clips, self.settings, seed=self.cell.seed, start_step=used.steps - self.before.steps, log=log)
         self.step.start()
-        shares = [share for share in sorted(self._shares()) if share > max((j.share for j in progress.judged), default=0.0)]
+        passed = max((j.share for j in progress.judged), default=self.allowance.share(self.before))
+        shares = [share for share in sorted(self._shares()) if share > passed]
         saved_at = time.monotonic()
         while (reached := self.allowance.end(used)) is None:
             if stop.is_set():
@@ -156,7 +159,7 @@ class Training:
             if not math.isfinite(loss):
                 reason = f"the loss became {loss} at step {used.steps} of {self.allowance.planned_steps(used)}"
                 return Ending(Outcome.DIVERGED, reason, progress, None)
-            if progress.planned is None and (not self._timed or used.steps >= PACED_STEPS):
+            if progress.planned is None and (not self._timed or used.steps - self.before.steps >= PACED_STEPS):
                 progress.planned = self.allowance.planned_steps(used)
             while shares and shares[0] < 1.0 and self.allowance.share(used) >= shares[0]:
                 self._judge(shares.pop(0), progress)
@@ -177,10 +180,7 @@ class Training:
         began, cpu, energy = time.monotonic(), time.process_time(), self.meter() if self.meter else 0.0
         batch = next(batches)
         used.waited_seconds += time.monotonic() - began
-        if self._timed:
-            self.step.set_learning_rate(learning_rate_at(self.allowance.share(used), self.cell.recipe))
-        else:
-            self.step.set_learning_rate(learning_rate(used.steps, self.allowance.planned_steps(used), self.cell.recipe))
+        self.step.set_learning_rate(self._learning_rate(used))
         device = torch.device(self.step.device)
         inputs = tuple(tensor.to(device, non_blocking=True) for tensor in batch.inputs)
         loss = self.step.forward((inputs, batch.labels.to(device, non_blocking=True)))
@@ -193,8 +193,17 @@ class Training:
         used.cpu_seconds += time.process_time() - cpu
         if self.meter:
             used.joules = (used.joules or 0.0) + self.meter() - energy
-        used.note_warmup()
+        if used.steps - self.before.steps == WARMUP_STEPS:
+            used.note_warmup()
         return value
+
+    def _learning_rate(self, used: Used) -> float:
+        before, recipe = self.before, self.step.recipe
+        if not self._timed:
+            planned = self.allowance.planned_steps(used)
+            return learning_rate(used.steps - before.steps, planned - before.steps, recipe)
+        began = self.allowance.share(before)
+        return learning_rate_at((self.allowance.share(used) - began) / (1 - began), recipe)
 
     def _judge(self, share: float, progress: Progress) -> None:
         """Judge the model, and leave it and the random state as they were."""
@@ -211,7 +220,8 @@ class Training:
     def _resumed(self) -> Progress:
         path = self.folder / checkpoint.FILE
         if not path.is_file():
-            return Progress()
+            # nothing of a warm-up is left of what was used before
+            return Progress(used=replace(self.before, warmup_steps=0))
         content: dict[str, Any] = checkpoint.load(path)
         checkpoint.restore(self.step, content)
         return Progress.restored(content["record"])

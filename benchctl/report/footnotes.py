@@ -18,6 +18,7 @@ _TEXTS = {
     "flow": "Optical flow",
     "counted_frames": "Frames that papers count",
     "pretraining": "Pre-training that the weights bring along",
+    "searched": "Recipe searched, inside the budget",
     "not_measured": "Not measured here",
     "prediction_failed": "Memory could not be predicted",
 }

@@ -82,11 +82,11 @@ def test_energy_before_the_first_step_is_none():
 
 def test_a_timed_budget_is_planned_anew_from_its_pace():
     given = allowed("wall_seconds", 10.0)
-    assert given.planned_steps(Used(steps=9, seconds=2.4, warmup_seconds=2.0)) == 9 + 10  # no pace yet
+    assert given.planned_steps(Used(steps=9, seconds=2.4, warmup_steps=5, warmup_seconds=2.0)) == 9 + 10  # no pace yet
     # 2 seconds for the first five steps, and a tenth of one for each since
-    assert given.planned_steps(Used(steps=10, seconds=2.5, warmup_seconds=2.0)) == 10 + 75
-    assert given.planned_steps(Used(steps=50, seconds=8.0, warmup_seconds=0.8)) == 50 + 12  # it became slower
-    assert given.planned_steps(Used(steps=50, seconds=10.0, warmup_seconds=0.8)) == 51
+    assert given.planned_steps(Used(steps=10, seconds=2.5, warmup_steps=5, warmup_seconds=2.0)) == 10 + 75
+    assert given.planned_steps(Used(steps=50, seconds=8.0, warmup_steps=5, warmup_seconds=0.8)) == 50 + 12  # it became slower
+    assert given.planned_steps(Used(steps=50, seconds=10.0, warmup_steps=5, warmup_seconds=0.8)) == 51
     assert given.share(Used(steps=50, seconds=8.0)) == 0.8
     # the plan of a counted one is the same at any time
     assert {allowed("steps", 40).planned_steps(Used(steps=n, seconds=9.0 * n)) for n in range(40)} == {40}
