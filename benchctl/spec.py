@@ -290,10 +290,10 @@ class Budget(Vocabulary):
 
     def part(self, share: float) -> Budget:
         """A share of it, for a training that nobody judges on the way."""
-        caps = {name: limit * share for name, limit in self.limits.items() if name != self.match_on}
-        caps |= {name: getattr(self.caps, name) for name in ("peak_memory_gib", "trainable_params")}
-        if "steps" in caps:
-            caps["steps"] = max(1, round(caps["steps"]))
+        caps: dict[str, float | None] = {name: limit * share for name, limit in self.limits.items() if name != self.match_on}
+        caps |= {"peak_memory_gib": self.caps.peak_memory_gib, "trainable_params": self.caps.trainable_params}
+        if self.caps.steps is not None:
+            caps["steps"] = max(1, round(self.caps.steps * share))
         return self.model_copy(
             update={"amount": self.amount * share, "caps": Caps.model_validate(caps), "evaluate_at": (1.0,), "target_top1": None}
         )

@@ -25,7 +25,7 @@ MEASUREMENTS = 1_000_000
 LIMIT_SECONDS = 2.0
 CHUNK = 200
 GIB = 2**30
-NOTES = json.dumps({"weights": "random", "prediction_calibration": "uncalibrated: synthetic"})
+NOTES = json.dumps({"weights": "random", "prediction_calibration": "synthetic"})
 #: metric, kind, source, device; the rest of a cell's measurements are repetitions of its latency
 KEYS = [
     ("params", "", "measured", ""),

@@ -1,6 +1,6 @@
 """The layers of `bench_stss.py` and `bench_window.py` against unfold-then-multiply on a GPU: median time and peak memory, as ratios.
 
-    python benchmarks/layers_on_gpu.py
+python benchmarks/layers_on_gpu.py
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import sys
 import time
 from collections.abc import Callable
 
-import torch
-
 import bench_stss
 import bench_window
+import torch
+
 from benchctl.layers.stss import stss
 from benchctl.layers.windowed_attention import WindowedAttention
 from benchctl.probes.device import cuda_unavailable

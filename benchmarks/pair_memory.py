@@ -208,11 +208,12 @@ def pairs(suite: str, only: str, workers: int, events: Path | None) -> dict[str,
 
 
 def write(found: dict[str, Any], file: Path) -> None:
-    """One line a pair."""
+    """A few lines a pair, in bytes."""
     yaml = YAML()
     yaml.width = 1000
     yaml.default_flow_style = None
     with file.open("w") as stream:
+        stream.write("# Peak memory of training steps in bytes, predicted and measured; written by benchmarks/pair_memory.py.\n")
         yaml.dump(found, stream)
 
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from benchctl.engine import models
 from benchctl.engine.step import Batch, TrainingStep, autocast
 from benchctl.errors import TraceFailed
+from benchctl.gpu_models import DEFAULT_GPU, GPUS
 from benchctl.probes import clock, flops, memory, training_flops
 from benchctl.probes.hollow import empty_build
-from benchctl.gpu_models import DEFAULT_GPU, GPUS
 from benchctl.probes.prediction import CALIBRATION, Step, StepTrace, TracedDevice, fake_device, predict
 from benchctl.record import Measurement, Outcome
 from benchctl.spec import Cell
@@ -142,7 +142,7 @@ def predict_memory(cell: Cell) -> tuple[list[Measurement], Notes, str | None]:
             for category, size in peak.by_category.items()
         ),
     ]
-    notes: Notes = {"prediction_calibration": CALIBRATION, "predicted_gpu": gpu}
+    notes: Notes = {"prediction_calibration": f"for the {gpu}; {CALIBRATION}", "predicted_gpu": gpu}
     if trace.attention_kernels:
         notes["attention_kernels"] = dict(trace.attention_kernels)
     if peak.fits or cell.memory_cap_bytes is None or peak.reserved_bytes is None:

@@ -60,25 +60,26 @@ def test_papers_that_leave_attention_out():
     assert result.value("macs", kind="without_attention") / 1e9 == pytest.approx(135.17, rel=0.005)
 
 
-#: TimeSformer-B with SGD and explicit attention in fp32: batch, frames, resolution -> GiB allocated, reserved
-TIMESFORMER = [(1, 8, 224, 2.38, 2.62), (1, 8, 448, 8.88, 9.26), (16, 16, 224, 47.7, 50.0)]
+#: TimeSformer-B with SGD and explicit attention in fp32: batch, frames, resolution -> GiB allocated, reserved, as an H200 was seen to
+TIMESFORMER = [(1, 8, 224, 2.443, 2.744), (1, 8, 448, 9.150, 9.713), (16, 16, 224, 47.782, 49.998)]
 
 
 @pytest.mark.parametrize(("batch", "frames", "resolution", "allocated", "reserved"), TIMESFORMER)
 def test_predicted_memory_of_timesformer(batch: int, frames: int, resolution: int, allocated: float, reserved: float):
-    result = work.predict(cell("timesformer-b", frames, resolution, batch, **{"recipe.optimizer": "sgd", "measure": ["memory"]}))
-    assert memory(result, "allocated") == pytest.approx(allocated, rel=0.03)
-    assert memory(result, "reserved") == pytest.approx(reserved, rel=0.03)
+    sgd = {"recipe.optimizer": "sgd", "measure": ["memory"], "gpu": "H200"}
+    result = work.predict(cell("timesformer-b", frames, resolution, batch, **sgd))
+    assert memory(result, "allocated") == pytest.approx(allocated, rel=0.002)
+    assert memory(result, "reserved") == pytest.approx(reserved, rel=0.01)
     split = [m.value for m in result.measurements if m.metric == "memory_at_peak_bytes"]
     assert sum(split) / 2**30 == pytest.approx(memory(result, "allocated"), rel=1e-9)
-    assert "H200" in result.notes["prediction_calibration"]
+    assert result.notes["prediction_calibration"].startswith("for the H200; predictions were within 0.9 %")
 
 
 def test_a_step_over_the_cap_is_oom_with_its_demand():
     result = work.predict(cell("timesformer-b", 8, 1024, memory_cap_gib=48, measure=["memory"]))
     assert result.outcome is Outcome.OOM
-    assert result.reason.startswith("predicted: needs 116")
-    assert memory(result, "allocated") == pytest.approx(110, rel=0.03)
+    assert result.reason.startswith("predicted: needs 122.3 GiB reserved")
+    assert memory(result, "allocated") == pytest.approx(116.2, rel=0.002)
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa", "math", "efficient"])

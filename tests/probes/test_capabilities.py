@@ -54,7 +54,7 @@ def test_without_a_driver(monkeypatch: pytest.MonkeyPatch):
         assert found[what] == Capability(what, False, "no driver")
     assert found["V100 GPU-hours"] == Capability("V100 GPU-hours", False, "no GPU; CPU time is recorded, never normalised")
     assert found["memory predicted without a GPU"].available
-    assert "uncalibrated" in found["memory predicted without a GPU"].detail
+    assert "predictions were within" in found["memory predicted without a GPU"].detail
     assert device.gpus() == Gpus()
     assert device.cuda_unavailable() == "no driver"
 

@@ -52,6 +52,8 @@ def test_a_smaller_gpu_takes_less():
         ((64, 768), [0]),  # too few rows for a block each
         ((6304, 768), [1]),  # one row a warp
         ((0, 768), [0]),
+        ((1, 1), [0]),
+        ((1, 768), [0]),
         ((6304, 1_000_000), [0]),  # the columns alone fill the GPU
     ],
 )

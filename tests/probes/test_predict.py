@@ -1,4 +1,4 @@
-"""CUDA memory predicted without a GPU. Nothing here can be compared with a GPU; the figures are those of an independent derivation."""
+"""CUDA memory predicted without a GPU. The figures of TimeSformer are those that an H200 was seen to take."""
 
 import gc
 from collections.abc import Callable
@@ -25,24 +25,24 @@ def mlp(make_step: Callable[[nn.Module], PlainStep] | None = None, rows: int = 6
 @pytest.mark.parametrize(
     ("clips", "frames", "resolution", "allocated", "reserved"),
     [
-        (1, 8, 224, 2.38, 2.62),
-        (1, 8, 448, 8.88, 9.26),
-        (1, 8, 1024, 110, 116),
-        (16, 16, 224, 47.7, 50.0),
-        (16, 128, 224, 399, 422),
+        (1, 8, 224, 2.443, 2.744),
+        (1, 8, 448, 9.150, 9.713),
+        (1, 8, 1024, 116.256, 122.416),
+        (16, 16, 224, 47.782, 49.998),
     ],
 )
 def test_timesformer_b(clips: int, frames: int, resolution: int, allocated: float, reserved: float):
     build = timesformer(num_frames=frames, image_size=resolution)
-    trace = predict(build, step(), batch(clips, frames, 3, resolution, resolution), attention="eager")
+    h200 = TracedDevice("cuda", GPUS["H200"])
+    trace = predict(build, step(), batch(clips, frames, 3, resolution, resolution), attention="eager", device=h200)
     peak = trace.peak()
-    assert peak.allocated_bytes / GIB == pytest.approx(allocated, rel=0.03)
-    assert peak.reserved_bytes / GIB == pytest.approx(reserved, rel=0.03)
+    assert peak.allocated_bytes / GIB == pytest.approx(allocated, rel=0.002)
+    assert peak.reserved_bytes / GIB == pytest.approx(reserved, rel=0.01)
     assert sum(peak.by_category.values()) == peak.allocated_bytes
     assert trace.peak(cap_bytes=48 * GIB).fits == (reserved < 48)
 
 
-@pytest.mark.parametrize(("attention", "allocated", "kernels"), [("eager", 19.6, {}), ("sdpa", 7.9, {"efficient": 24})])
+@pytest.mark.parametrize(("attention", "allocated", "kernels"), [("eager", 20.5, {}), ("sdpa", 7.9, {"efficient": 24})])
 def test_videomae_b(attention: str, allocated: float, kernels: dict[str, int]):
     trace = predict(videomae(attn_implementation=attention), step(), batch(8, 16, 3, 224, 224), attention=attention)
     assert trace.peak().allocated_bytes / GIB == pytest.approx(allocated, rel=0.03)

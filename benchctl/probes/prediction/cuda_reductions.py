@@ -45,9 +45,9 @@ def reduction_buffers(operator: torch._ops.OpOverload, args: tuple[Any, ...], gp
     if operator not in _REDUCTIONS:
         return ()
     tensor: torch.Tensor = args[0]
-    if tensor.numel() == 0 or not tensor.is_floating_point():
+    if tensor.numel() <= 1 or not tensor.is_floating_point():
         return ()
-    return _buffers(_dimensions(tensor, _reduced(operator, args, tensor.dim())), tensor.element_size(), tensor.storage_offset(), gpu)
+    return _buffers(_dimensions(tensor, _reduced(operator, args, tensor.dim())), tensor.element_size(), int(tensor.storage_offset()), gpu)
 
 
 def _reduced(operator: torch._ops.OpOverload, args: tuple[Any, ...], count: int) -> set[int]:
@@ -79,7 +79,7 @@ def _dimensions(tensor: torch.Tensor, reduced: set[int]) -> list[_Dimension]:
 def _buffers(dimensions: list[_Dimension], element_bytes: int, offset: int, gpu: GpuModel) -> tuple[int, ...]:
     reduced, kept = [d for d in dimensions if d.reduced], [d for d in dimensions if not d.reduced]
     inputs, outputs = math.prod(d.size for d in reduced), math.prod(d.size for d in kept)
-    along = not kept or bool(reduced) and reduced[0].stride < kept[0].stride
+    along = not kept or (bool(reduced) and reduced[0].stride < kept[0].stride)
     x, y = (inputs, outputs) if along else (outputs, inputs)
     vector = 1
     first = (reduced or kept)[0] if along else kept[0]

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch._prims_common import suggest_memory_format
 
+from benchctl.gpu_models import GpuModel
 from benchctl.probes.prediction.cuda_convolutions import convolution_backward_workspaces, convolution_workspaces
 from benchctl.probes.prediction.cuda_reductions import reduction_buffers
-from benchctl.gpu_models import GpuModel
 
 #: cuBLAS's default workspace per stream and thread before Hopper: 2 x 4096 KiB + 8 x 16 KiB
 CUBLAS_WORKSPACE_BYTES = 2 * 4096 * 1024 + 8 * 16 * 1024

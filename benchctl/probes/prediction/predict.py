@@ -15,10 +15,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_iter, tree_map_only
 
 from benchctl.errors import BenchctlError, TraceFailed
+from benchctl.gpu_models import DEFAULT_GPU, GPUS, GpuModel
 from benchctl.probes.hollow import empty_build
 from benchctl.probes.prediction import attention as attention_rules
 from benchctl.probes.prediction import autocast, fake_device
-from benchctl.gpu_models import DEFAULT_GPU, GPUS, GpuModel
 from benchctl.probes.prediction.recorder import Recorder
 from benchctl.probes.prediction.trace import StepTrace
 from benchctl.spec import Attention

@@ -13,8 +13,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchctl.errors import TraceFailed
-from benchctl.probes.prediction import autocast, cpu_workspaces, cuda_workspaces
 from benchctl.gpu_models import GpuModel
+from benchctl.probes.prediction import autocast, cpu_workspaces, cuda_workspaces
 from benchctl.probes.prediction.layouts import as_kernels_return
 from benchctl.probes.prediction.trace import Category, Phase, Storage
 
