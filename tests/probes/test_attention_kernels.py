@@ -81,7 +81,8 @@ def test_math_stores_the_attention_matrix_and_the_fused_kernels_do_not():
     matrix = 2 * 4 * 512 * 512 * 4
     math, efficient = (trace(a).peak().by_category["activations"] for a in ("math", "efficient"))
     assert math - efficient > matrix
-    assert trace("flash", BF16).peak().by_category["activations"] < efficient
+    math, flash = (trace(a, BF16).peak().by_category["activations"] for a in ("math", "flash"))
+    assert math - flash > matrix / 2
 
 
 @pytest.mark.parametrize(

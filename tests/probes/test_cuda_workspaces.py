@@ -161,6 +161,9 @@ def test_gradients_of_convolutions():
     assert backward(y, x, w, mask=(False, True, False)) == [weights]
     pointwise = empty(64, 64, 1, 1)
     assert backward(y, x, pointwise) == [[0.5]]
-    bias = backward(y, x, pointwise, mask=(False, True, True))
-    assert bias[0] == [0.5]
+    # the gradient of a bias is a sum, and of 56 x 56 positions one without a buffer
+    assert backward(y, x, pointwise, mask=(False, True, True)) == [[0.5]]
+    large = empty(32, 64, 224, 224)
+    weights, bias = backward(large, large, pointwise, mask=(False, True, True))
+    assert weights == [0.5]
     assert len(bias) == 2
