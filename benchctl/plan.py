@@ -26,6 +26,7 @@ from benchctl.spec import (
     DatasetRef,
     MethodConfig,
     MethodRef,
+    Precision,
     Recipe,
     Suite,
     SweepEntry,
@@ -272,6 +273,7 @@ def expand(loaded: LoadedSuite, data: Sources = NO_DATA, checks: Checks = NO_CHE
             backend = resolver.shape(("sweep", index), resolved, shape, attention)
             resolver.needs(_Asked(location, method[1].name, resolved, shape), data, checks)
             resolver.affords(shape)
+            resolver.launches(shape, precision)
             recipe = resolver.fitted(location, method[1].name, resolved.recipe, shape)
             common: dict[str, Any] = {
                 "method": method[1].name,
@@ -365,7 +367,9 @@ def refusal(cell: Cell, predicted: CellResult) -> tuple[Outcome, str] | None:
 
 def cost_key(cell: Cell, code: Mapping[str, str]) -> str:
     """Key of all that a prediction of `cell` depends on: cells that differ in seed, data or steps share one."""
-    fields = cell.model_dump(include={"method", "config", "shape", "precision", "attention", "num_classes", "memory_cap_bytes", "gpu"})
+    fields = cell.model_dump(
+        include={"method", "config", "shape", "precision", "attention", "num_classes", "memory_cap_bytes", "gpu", "launch"}
+    )
     recipe = cell.recipe.model_dump(include={"optimizer", "clip_gradient_norm", "momentum", "label_smoothing", "train_only"})
     wanted = cell.measure if cell.task == "profile" else cell.task
     parts = (fields, recipe, wanted, cell.objective, dict(code))
@@ -501,6 +505,22 @@ class _Resolver:
             if (reason := trial.too_small(shape, None)) is not None:
                 raise self._loaded.error(("search",), f"a trial's {reason}", "try fewer recipes, or raise the budget")
 
+    def launches(self, shape: ClipShape, precision: Precision) -> None:
+        """Raise where the processes that the suite asks for cannot share steps of `shape`."""
+        suite = self._loaded.suite
+        launch = suite.launch
+        if launch is None:
+            return
+        if "train" not in suite.task:
+            raise self._loaded.error(
+                ("launch",), "several processes train, and this suite does not", "leave it out, or add train to 'task'"
+            )
+        if (misfit := launch.misfit(shape.batch_size, precision)) is not None:
+            raise self._loaded.error(("launch",), *misfit)
+        if launch.micro_batch == "auto" and suite.memory_cap_gib is None:
+            what = "'micro_batch: auto' takes the most that fits, and nothing says into what"
+            raise self._loaded.error(("launch", "micro_batch"), what, "set 'memory_cap_gib' to the memory of your GPU")
+
     def needs(self, asked: _Asked, data: Sources, checks: Checks) -> None:
         """Raise where the method lacks weights or its own pre-training, or clips the flow or the tracks that it reads with them."""
         config = asked.method.config
@@ -586,7 +606,7 @@ def _tasks(suite: Suite, common: dict[str, Any], starting: dict[str, Any] | None
     """The cells of one method at one shape, each behind those that it needs; `starting` is what it starts from."""
     for seed, share in itertools.product(suite.seeds, suite.train_fraction):
         given = {**common, "seed": seed}
-        start = Cell(seed=seed, **starting, **_about(suite, data.for_start)) if starting else None
+        start = Cell(seed=seed, **starting, **_about(suite, data.for_start), launch=suite.launch) if starting else None
         if start is not None:
             yield start
         trained: Cell | None = None
@@ -598,7 +618,7 @@ def _tasks(suite: Suite, common: dict[str, Any], starting: dict[str, Any] | None
             learning: dict[str, Any] = {"train_fraction": share if share < 1 else None} | _about(suite, data.main)
             if task == "train":
                 started = f"cell:{start.id}" if start else None
-                trained = Cell(task=task, **given, **learning, budget=suite.budget, search=suite.search, start=started)
+                trained = Cell(task=task, **given, **learning, budget=suite.budget, search=suite.search, start=started, launch=suite.launch)
                 yield trained
                 continue
             checkpoint = f"cell:{trained.id}" if trained else f"file:{suite.checkpoint}" if suite.checkpoint else None

@@ -15,9 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
@@ -28,6 +26,8 @@ from pydantic import (
 
 from benchctl.errors import ShapeError, UsageError
 from benchctl.gpu_models import DEFAULT_GPU, GpuName
+from benchctl.launch import Launch
+from benchctl.vocabulary import Count, Decay, NotNegative, Part, Seed, Share, Vocabulary, as_tuple, one_or_more
 
 #: part of every cell id: a new way of resolving cells makes new ids instead of silently meaning something else
 CELL_IDENTITY_VERSION = 1
@@ -55,30 +55,6 @@ TrackEstimatorName = Literal["cotracker3", "lucas-kanade"]
 TrackSourceName = Literal["cotracker3", "lucas-kanade", "exact"]
 #: what a video holds: colour, or the distance of each pixel
 Modality = Literal["rgb", "depth"]
-
-
-#: strict: YAML's `true` is not the number 1
-Count = Annotated[int, Field(gt=0, strict=True)]
-Seed = Annotated[int, Field(ge=0, strict=True)]
-Share = Annotated[float, Field(gt=0, le=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-Part = Annotated[float, Field(gt=0, lt=1)]
-NotNegative = Annotated[float, Field(ge=0)]
-
-
-class Vocabulary(BaseModel):
-    """Frozen, closed base of every class here."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else (value if isinstance(value, tuple) else (value,))
-
-
-def _one_or_more(item: Any) -> BeforeValidator:
-    """A list may be written as its only item; the JSON Schema says so too."""
-    return BeforeValidator(_as_tuple, json_schema_input_type=item | list[item])
 
 
 class ClipShape(Vocabulary):
@@ -265,7 +241,7 @@ class Budget(Vocabulary):
     #: how far actual use may be from the amount, as a share of it; null: 1 % of what is counted, 3 % of what is timed
     tolerance: float | None = Field(None, gt=0, lt=1)
     #: shares of the budget after which the test clips are judged; the time that this takes is outside the budget
-    evaluate_at: Annotated[tuple[Share, ...], _one_or_more(Share)] = (0.25, 0.5, 0.75, 1.0)
+    evaluate_at: Annotated[tuple[Share, ...], one_or_more(Share)] = (0.25, 0.5, 0.75, 1.0)
     #: top-1 accuracy (0 to 1) whose first time is recorded
     target_top1: Share | None = None
     #: whose factors `v100_gpu_hours` are counted with
@@ -493,10 +469,10 @@ class ModelSpec:
 class Search(Vocabulary):
     """Recipes that are tried before a training, inside its budget: every combination of the lists, and the best one is trained with."""
 
-    learning_rate: Annotated[tuple[PositiveFloat, ...], _one_or_more(PositiveFloat)] | None = None
-    weight_decay: Annotated[tuple[NotNegative, ...], _one_or_more(NotNegative)] | None = None
-    warmup_fraction: Annotated[tuple[Decay, ...], _one_or_more(Decay)] | None = None
-    label_smoothing: Annotated[tuple[Decay, ...], _one_or_more(Decay)] | None = None
+    learning_rate: Annotated[tuple[PositiveFloat, ...], one_or_more(PositiveFloat)] | None = None
+    weight_decay: Annotated[tuple[NotNegative, ...], one_or_more(NotNegative)] | None = None
+    warmup_fraction: Annotated[tuple[Decay, ...], one_or_more(Decay)] | None = None
+    label_smoothing: Annotated[tuple[Decay, ...], one_or_more(Decay)] | None = None
     #: of the budget, for all trials together
     share: Part = 0.3
     #: of the training clips, class by class, which judge the trials and are not trained on in them
@@ -528,7 +504,7 @@ class Pretraining(Vocabulary):
     objective: Literal["reconstruction", "classes"]
     budget: Budget
     #: default: the suite's. With `classes` it is another one: the head is left behind
-    dataset: Annotated[tuple[DatasetRef, ...], _one_or_more(DatasetRef | str)] = ()
+    dataset: Annotated[tuple[DatasetRef, ...], one_or_more(DatasetRef | str)] = ()
     #: options of the method that differ from those of the cell that starts from it
     options: dict[str, Any] = Field(default_factory=dict)
     #: keys that differ from the recipe that the suite gives the method
@@ -538,13 +514,13 @@ class Pretraining(Vocabulary):
 class SweepEntry(Vocabulary):
     """One grid of the sweep: every combination of its lists. The suite is the union of its grids."""
 
-    frames: Annotated[tuple[Count, ...], _one_or_more(Count)] = Field(min_length=1)
-    resolution: Annotated[tuple[Count, ...], _one_or_more(Count)] = Field(min_length=1)
-    batch_size: Annotated[tuple[Count, ...], _one_or_more(Count)] = Field((1,), min_length=1)
-    precision: Annotated[tuple[Precision, ...], _one_or_more(Precision)] | None = None
-    attention: Annotated[tuple[Attention, ...], _one_or_more(Attention)] | None = None
+    frames: Annotated[tuple[Count, ...], one_or_more(Count)] = Field(min_length=1)
+    resolution: Annotated[tuple[Count, ...], one_or_more(Count)] = Field(min_length=1)
+    batch_size: Annotated[tuple[Count, ...], one_or_more(Count)] = Field((1,), min_length=1)
+    precision: Annotated[tuple[Precision, ...], one_or_more(Precision)] | None = None
+    attention: Annotated[tuple[Attention, ...], one_or_more(Attention)] | None = None
     #: only these methods take part; default: the suite's
-    methods: Annotated[tuple[MethodRef, ...], _one_or_more(MethodRef | str)] | None = None
+    methods: Annotated[tuple[MethodRef, ...], one_or_more(MethodRef | str)] | None = None
 
 
 class Suite(Vocabulary):
@@ -552,13 +528,13 @@ class Suite(Vocabulary):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name in reports")]
     description: str = ""
-    task: Annotated[tuple[SuiteTask, ...], _one_or_more(SuiteTask)] = Field(description="profile, train, evaluate, or a list of them")
-    methods: Annotated[tuple[MethodRef, ...], _one_or_more(MethodRef | str)] = Field(min_length=1, description="method presets")
+    task: Annotated[tuple[SuiteTask, ...], one_or_more(SuiteTask)] = Field(description="profile, train, evaluate, or a list of them")
+    methods: Annotated[tuple[MethodRef, ...], one_or_more(MethodRef | str)] = Field(min_length=1, description="method presets")
     sweep: tuple[SweepEntry, ...] = Field(min_length=1, description="grids of input shapes; the suite is their union")
-    precision: Annotated[tuple[Precision, ...], _one_or_more(Precision)] = Field(
+    precision: Annotated[tuple[Precision, ...], one_or_more(Precision)] = Field(
         ("fp32",), description="weights are fp32; fp16 and bf16 are autocast"
     )
-    attention: Annotated[tuple[Attention, ...], _one_or_more(Attention)] = Field(("auto",), description="attention backend")
+    attention: Annotated[tuple[Attention, ...], one_or_more(Attention)] = Field(("auto",), description="attention backend")
     pretrained: bool = Field(False, description="load published weights; otherwise they are random, and the result says so")
     pad: bool = Field(False, description="zero-pad frames to whole patches where the patch does not divide the resolution")
     num_classes: PositiveInt = Field(400, description="width of the classifier, for profile; train and evaluate take it from the data")
@@ -568,26 +544,27 @@ class Suite(Vocabulary):
     recipe: Annotated[SerializeAsAny[SuiteRecipe], BeforeValidator(_recipe_by_name, json_schema_input_type=RecipeBase | SuiteRecipe)] = (
         Field(default_factory=SuiteRecipe, description="paper, common, or keys that differ from one of them (base)")
     )
-    dataset: Annotated[tuple[DatasetRef, ...], _one_or_more(DatasetRef | str)] = Field(
+    dataset: Annotated[tuple[DatasetRef, ...], one_or_more(DatasetRef | str)] = Field(
         (), description="data set, or a list of which the first one present is used"
     )
-    seeds: Annotated[tuple[Seed, ...], _one_or_more(Seed)] = Field(
+    seeds: Annotated[tuple[Seed, ...], one_or_more(Seed)] = Field(
         (0,), min_length=1, description="one cell per seed; a suite that trains has seeds 0, 1 and 2 where it names none"
     )
     budget: Budget | None = Field(None, description="what every method is given equally, for train")
     search: Search | None = Field(None, description="recipes that every training tries first, inside its budget")
-    train_fraction: Annotated[tuple[Share, ...], _one_or_more(Share)] = Field(
+    train_fraction: Annotated[tuple[Share, ...], one_or_more(Share)] = Field(
         (1.0,), min_length=1, description="share of the training clips that is used, class by class; one cell per share"
     )
     pretraining: Pretraining | None = Field(None, description="what every training starts from: cells of their own, run before it")
     checkpoint: str | None = Field(None, description="file to evaluate; default: what the same suite's train cell wrote")
+    launch: Launch | None = Field(None, description="several processes for each training, and their engine; default: one process")
     timeout_s: PositiveFloat = Field(3600.0, description="time limit of one cell in seconds")
 
     @model_validator(mode="before")
     @classmethod
     def _three_seeds(cls, value: Any) -> Any:
         """One training is no evidence: three, as MOOSE's paper has them."""
-        if isinstance(value, dict) and "seeds" not in value and "train" in _as_tuple(value.get("task")):
+        if isinstance(value, dict) and "seeds" not in value and "train" in as_tuple(value.get("task")):
             return {**value, "seeds": (0, 1, 2)}
         return value
 
@@ -653,6 +630,8 @@ class Cell(Vocabulary):
     train_fraction: Share | None = None
     #: numbers that are learned instead of classes, by name; null: classes are
     targets: tuple[str, ...] | None = None
+    #: for train and pretrain: the processes that share it; null: one
+    launch: Launch | None = None
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """As pydantic's, without what was derived from the fields before they changed."""
@@ -679,6 +658,7 @@ class Cell(Vocabulary):
             "train_fraction": self.train_fraction,
             "train_only": None if self.recipe.train_only == "all" else self.recipe.train_only,
             "start": self.start and self.start.removeprefix("cell:")[:8],
+            "launch": self.launch and str(self.launch),
         }
         return {**(self.options or {}), **{name: value for name, value in learning.items() if value is not None}}
 

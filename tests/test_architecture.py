@@ -18,12 +18,14 @@ VOCABULARY = {
     "folders",
     "gpu_models",
     "gpu_rates",
+    "launch",
     "spec",
     "record",
     "lookup",
     "pretrained_on",
     "statistics",
     "suite_file",
+    "vocabulary",
     "yaml_file",
 }
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from benchctl.data import clip_set, named_clips
 from benchctl.data.clip_set import ClipSet, Row
 from benchctl.data.named_clips import NamedClip, NameForm
-from benchctl.spec import DatasetRef, Vocabulary
+from benchctl.spec import DatasetRef
+from benchctl.vocabulary import Vocabulary
 
 DATASET = "six pairs of actions that differ in time alone (3D Action Pairs), split by subject"
 FLIP_SAFE = True

@@ -14,7 +14,8 @@ from pathlib import Path
 from benchctl.data import annotation_files, clip_set
 from benchctl.data.clip_set import ClipSet, Row, Split
 from benchctl.errors import UsageError
-from benchctl.spec import DatasetRef, Vocabulary
+from benchctl.spec import DatasetRef
+from benchctl.vocabulary import Vocabulary
 
 DATASET = "48 competition dives (Diving48, version 2 of its lists)"
 FLIP_SAFE = True

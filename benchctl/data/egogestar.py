@@ -11,7 +11,8 @@ from pathlib import Path
 
 from benchctl.data import clip_set, manifest
 from benchctl.data.clip_set import ClipSet
-from benchctl.spec import DatasetRef, Vocabulary
+from benchctl.spec import DatasetRef
+from benchctl.vocabulary import Vocabulary
 
 DATASET = "ten fingertip gestures from a head camera (EgoGestAR test videos), split by recording session"
 #: left and right are classes

@@ -17,7 +17,8 @@ from typing import Literal
 from benchctl.data import annotation_files, clip_set
 from benchctl.data.clip_set import ClipSet, Row, Split
 from benchctl.errors import UsageError
-from benchctl.spec import DatasetRef, Vocabulary
+from benchctl.spec import DatasetRef
+from benchctl.vocabulary import Vocabulary
 
 DATASET = "elements of gymnastics, 99 or 288 of them (FineGym)"
 FLIP_SAFE = True

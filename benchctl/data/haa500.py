@@ -15,7 +15,8 @@ from pathlib import Path
 from benchctl.data import clip_set
 from benchctl.data.clip_set import ClipSet, Row, Split
 from benchctl.errors import UsageError
-from benchctl.spec import DatasetRef, Vocabulary
+from benchctl.spec import DatasetRef
+from benchctl.vocabulary import Vocabulary
 
 DATASET = "500 atomic human actions (HAA500); its files and split were not verified"
 FLIP_SAFE = False

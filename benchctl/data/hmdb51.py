@@ -15,7 +15,8 @@ from typing import Literal
 from benchctl.data import annotation_files, clip_set
 from benchctl.data.clip_set import ClipSet, Row, Split
 from benchctl.errors import DataMissing, UsageError
-from benchctl.spec import DatasetRef, Vocabulary
+from benchctl.spec import DatasetRef
+from benchctl.vocabulary import Vocabulary
 
 DATASET = "51 human actions from films and the web (HMDB51), one of three splits"
 #: no class says on which side it is done

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchctl.data import annotation_files, clip_set
 from benchctl.data.clip_set import ClipSet, Row, Split
 from benchctl.errors import UsageError
-from benchctl.spec import Vocabulary
+from benchctl.vocabulary import Vocabulary
 
 
 class Lists(Vocabulary):

@@ -16,7 +16,8 @@ from typing import Literal
 from benchctl.data import annotation_files, clip_set
 from benchctl.data.clip_set import ClipSet, Row, Split
 from benchctl.errors import UsageError
-from benchctl.spec import DatasetRef, Vocabulary
+from benchctl.spec import DatasetRef
+from benchctl.vocabulary import Vocabulary
 
 DATASET = "400 human actions from YouTube (Kinetics-400)"
 #: no class says on which side it is done

@@ -14,7 +14,8 @@ from pydantic import Field
 from benchctl.data import clip_set
 from benchctl.data.clip_set import ClipSet, Row, Split
 from benchctl.errors import UsageError
-from benchctl.spec import DatasetRef, Vocabulary
+from benchctl.spec import DatasetRef
+from benchctl.vocabulary import Vocabulary
 
 DATASET = "videos named by list files, 'path label' on each line"
 FLIP_SAFE = False

@@ -14,7 +14,8 @@ from pydantic import Field
 from benchctl.data import clip_set
 from benchctl.data.clip_set import ClipSet, Row, Split
 from benchctl.errors import UsageError, unknown
-from benchctl.spec import DatasetRef, Vocabulary
+from benchctl.spec import DatasetRef
+from benchctl.vocabulary import Vocabulary
 
 DATASET = "videos named by a csv file with columns for path, class and split"
 FLIP_SAFE = False

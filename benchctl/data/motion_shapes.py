@@ -40,7 +40,8 @@ from benchctl.data.shape_couples import draw_clip
 from benchctl.data.shape_scene import Scene, draw_scene
 from benchctl.data.tracks import scaled
 from benchctl.errors import ClipUnreadable, DataMissing, MissingError, UsageError, unknown
-from benchctl.spec import DatasetRef, Vocabulary
+from benchctl.spec import DatasetRef
+from benchctl.vocabulary import Vocabulary
 
 DATASET = "generated: moving textured shapes, motions in pairs of opposites, with exact flow and point tracks"
 #: left and right, clockwise and counterclockwise are classes

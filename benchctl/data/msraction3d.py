@@ -16,7 +16,8 @@ from pathlib import Path
 from benchctl.data import clip_set
 from benchctl.data.clip_set import ClipSet, Row
 from benchctl.errors import UsageError
-from benchctl.spec import DatasetRef, Vocabulary
+from benchctl.spec import DatasetRef
+from benchctl.vocabulary import Vocabulary
 
 DATASET = "twenty actions before a depth camera (MSRAction3D), split by subject"
 FLIP_SAFE = False

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from benchctl import lookup
 from benchctl.data.clip_set import ClipSet
 from benchctl.errors import DataMissing, UsageError
-from benchctl.spec import DatasetRef, Vocabulary
+from benchctl.spec import DatasetRef
+from benchctl.vocabulary import Vocabulary
 
 
 def options_of(module: ModuleType, given: Mapping[str, object]) -> Vocabulary:

@@ -21,7 +21,8 @@ from benchctl.data import clip_set, named_clips
 from benchctl.data.clip_set import ClipSet, Row
 from benchctl.data.named_clips import NamedClip, NameForm
 from benchctl.errors import UsageError
-from benchctl.spec import DatasetRef, Vocabulary
+from benchctl.spec import DatasetRef
+from benchctl.vocabulary import Vocabulary
 
 DATASET = "60 or 120 actions before three cameras (NTU RGB+D), three protocols"
 FLIP_SAFE = True

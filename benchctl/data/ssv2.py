@@ -16,7 +16,8 @@ from pathlib import Path
 from benchctl.data import annotation_files, clip_set
 from benchctl.data.clip_set import ClipSet, Row, Split
 from benchctl.errors import UsageError
-from benchctl.spec import DatasetRef, Vocabulary
+from benchctl.spec import DatasetRef
+from benchctl.vocabulary import Vocabulary
 
 DATASET = "174 actions with objects (Something-Something V2), or a part of them"
 FLIP_SAFE = False

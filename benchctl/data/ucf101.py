@@ -13,7 +13,8 @@ from typing import Literal
 from benchctl.data import annotation_files, clip_set
 from benchctl.data.clip_set import ClipSet, Row
 from benchctl.errors import UsageError
-from benchctl.spec import DatasetRef, Vocabulary
+from benchctl.spec import DatasetRef
+from benchctl.vocabulary import Vocabulary
 
 DATASET = "101 human actions from YouTube (UCF101), one of three splits"
 #: no class says on which side it is done

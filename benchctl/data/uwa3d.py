@@ -21,7 +21,8 @@ from benchctl.data import clip_set, named_clips
 from benchctl.data.clip_set import ClipSet, Row
 from benchctl.data.named_clips import NamedClip, NameForm
 from benchctl.errors import UsageError
-from benchctl.spec import DatasetRef, Vocabulary
+from benchctl.spec import DatasetRef
+from benchctl.vocabulary import Vocabulary
 
 DATASET = "thirty actions seen from four sides (UWA3D Multiview Activity II), split by view"
 FLIP_SAFE = True

@@ -21,7 +21,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from benchctl import yaml_file
 from benchctl.errors import UsageError
 from benchctl.record import UNITS
-from benchctl.spec import Count, options_text
+from benchctl.spec import options_text
+from benchctl.vocabulary import Count
 from benchctl.yaml_file import FileKind, Location, YamlFile
 
 #: units as papers print them; `number` is a setting such as a learning rate, which has none

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from benchctl import lookup
 from benchctl.cli.app import _register, app
-from benchctl.spec import DatasetRef, Vocabulary
+from benchctl.spec import DatasetRef
+from benchctl.vocabulary import Vocabulary
 
 _register()
 MAKE = ["data", "make", "motion_shapes", "--set", "train_clips_per_class=3", "--set", "test_clips_per_class=1", "--set", "frames=3"]
