@@ -38,6 +38,8 @@ UNITS: dict[str, str] = {
     "scaled_squared_error": "variance",
     "pearson_r": "correlation",
     "rmse": "target units",
+    "ranks": "count",
+    "communication_fraction": "fraction",
     "steps": "count",
     "samples": "count",
     "frames_seen": "count",

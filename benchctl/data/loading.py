@@ -74,6 +74,10 @@ class LoadSettings:
     kept_bytes: int = KEPT_BYTES
     #: whether batches lie in page-locked memory, from which a GPU copies faster; needs CUDA
     pinned: bool = False
+    #: of the processes that share the clips, this one and how many they are: to train, clip p of the order is for process p modulo
+    #: `ranks`, and the batch size is of one process; to test, the same of the list
+    rank: int = 0
+    ranks: int = 1
 
 
 @dataclass(frozen=True)
@@ -263,7 +267,7 @@ def train_batches(
     log = log if log is not None else UnreadableLog()
     dataset = ClipDataset(clip_set.train, settings, seed)
     times = recipe.repeated_augmentation
-    once = _shuffled(clip_set.train, seed, start_step * (shape.batch_size // times), log)
+    once = _shuffled(clip_set.train, seed, start_step * (shape.batch_size // times), log, (settings.rank, settings.ranks))
     order = ((epoch, index, repetition) for epoch, index in once for repetition in range(times))
     batches = _batches(clip_set, dataset, settings, _readable(dataset, order, settings, log), partial=False)
     if recipe.mixup or recipe.cutmix:
@@ -278,7 +282,7 @@ def _mixed(batches: Iterator[Batch], mixing: Mixing, start_step: int) -> Iterato
 
 
 def test_batches(clip_set: ClipSet, settings: LoadSettings, *, log: UnreadableLog | None = None) -> Iterator[Batch]:  # noqa: PT028
-    """Every readable test clip once, in the order of the list, each with all its views; the last batch may be smaller.
+    """Every readable test clip of this process once, in the order of the list, each with all its views; the last batch may be smaller.
 
     Raises:
         DataMissing: there is no test clip, none can be decoded, or some lack the flow or the tracks that were asked for.
@@ -292,15 +296,20 @@ def test_batches(clip_set: ClipSet, settings: LoadSettings, *, log: UnreadableLo
         settings.tracks.require(clip_set.test)
     log = log if log is not None else UnreadableLog()
     dataset = ClipDataset(clip_set.test, settings)
-    order = ((0, index, 0) for index in range(len(dataset)))
+    order = ((0, index, 0) for index in range(settings.rank, len(dataset), settings.ranks))
     return _batches(clip_set, dataset, settings, _readable(dataset, order, settings, log), partial=True)
 
 
-def _shuffled(records: tuple[ClipRecord, ...], seed: int, skip: int, log: UnreadableLog) -> Iterator[tuple[int, int]]:
-    """(epoch, index) without end, behind the first `skip` clips that are not in `log`."""
+def _shuffled(
+    records: tuple[ClipRecord, ...], seed: int, skip: int, log: UnreadableLog, share: tuple[int, int]
+) -> Iterator[tuple[int, int]]:
+    """(epoch, index) without end, behind the first `skip` clips that are not in `log`; every `share[1]`-th from `share[0]` on."""
+    rank, ranks = share
     for epoch in count():
-        order = np.random.default_rng([seed, epoch]).permutation(len(records)).tolist()
-        known = sum(record.id not in log.reasons for record in records)
+        # the first that is this process's own, in an order that goes on from epoch to epoch
+        begin = (rank - epoch * len(records)) % ranks
+        order = np.random.default_rng([seed, epoch]).permutation(len(records))[begin::ranks].tolist()
+        known = sum(records[index].id not in log.reasons for index in order)
         if skip >= known > 0:
             skip -= known
             continue

@@ -8,20 +8,25 @@ from typing import Any
 import torch
 
 from benchctl.atomic_file import replacing
+from benchctl.engine.ranks import ALONE, Ranks
 from benchctl.engine.step import TrainingStep
 from benchctl.errors import BenchctlError, MissingError
 from benchctl.spec import Cell
 
 FILE = "checkpoint.pt"
-_FORMAT = 1
+_FORMAT = 2
 
 
-def save(folder: Path, training: TrainingStep, step: int, cell: Cell, record: dict[str, Any]) -> Path:
-    """Write the state after `step` steps; `record` is kept as it is.
+def save(folder: Path, training: TrainingStep, step: int, cell: Cell, record: dict[str, Any], ranks: Ranks = ALONE) -> Path:
+    """Write the state after `step` steps; `record` is kept as it is. All ranks must call it, and the first of them writes.
 
     Raises:
         MissingError: the disk is full or the folder cannot be written.
     """
+    path = folder / FILE
+    state, random = training.state(), ranks.gather(_random_state(training.device_type))
+    if not ranks.first:
+        return path
     content = {
         "format": _FORMAT,
         "cell": cell.id,
@@ -31,12 +36,10 @@ def save(folder: Path, training: TrainingStep, step: int, cell: Cell, record: di
         "config": cell.config,
         "step": step,
         "record": record,
-        "model": training.model.state_dict(),
-        "optimizer": training.optimizer.state_dict(),
-        "scaler": training.scaler.state_dict() if training.scaler else None,
-        "random": _random_state(training.device_type),
+        **state,
+        # of each rank
+        "random": random,
     }
-    path = folder / FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
@@ -68,16 +71,20 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-def restore(training: TrainingStep, content: dict[str, Any]) -> int:
-    """Put `training` into the state of `content`; the number of steps it has made."""
-    training.model.load_state_dict(content["model"])
-    training.optimizer.load_state_dict(content["optimizer"])
-    if training.scaler and content["scaler"]:
-        training.scaler.load_state_dict(content["scaler"])
-    torch.set_rng_state(content["random"]["cpu"])
-    if training.device_type == "cuda" and "cuda" in content["random"]:
-        torch.cuda.set_rng_state(content["random"]["cuda"])
-    return int(content["step"])
+def restore(training: TrainingStep, content: dict[str, Any], ranks: Ranks = ALONE) -> int:
+    """Put `training` into the state of `content`; the number of steps it has made.
+
+    With another number of ranks than wrote it, each draws other random numbers from here on.
+    """
+    training.restore(content)
+    random, step = content["random"], int(content["step"])
+    if len(random) != ranks.world:
+        torch.manual_seed(hash((step, ranks.rank, ranks.world)))
+        return step
+    torch.set_rng_state(random[ranks.rank]["cpu"])
+    if training.device_type == "cuda" and "cuda" in random[ranks.rank]:
+        torch.cuda.set_rng_state(random[ranks.rank]["cuda"])
+    return step
 
 
 def _random_state(device_type: str) -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@ Clips that were cut from one video are judged together, by the mean of what was 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from benchctl.atomic_file import replacing
 from benchctl.data.clip_set import ClipRecord, ClipSet
 from benchctl.data.loading import Batch, LoadSettings, UnreadableLog, test_batches
+from benchctl.engine.ranks import ALONE, Ranks
 from benchctl.engine.step import autocast
 from benchctl.errors import MissingError
 from benchctl.metrics import pearson, rmse, top_k
@@ -96,28 +97,49 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, clips: ClipSet, settings: LoadSettings, precision: Precision) -> Evaluation:
+def evaluate(
+    model: nn.Module, clips: ClipSet, settings: LoadSettings, precision: Precision, ranks: Ranks = ALONE, *, together: bool = False
+) -> Evaluation:
     """Judge every readable test clip: softmax, or numbers, averaged over its views, one forward pass a view; then over those of its video.
 
-    An unreadable clip is counted and named; no other takes its place.
+    An unreadable clip is counted and named; no other takes its place. Several ranks share the clips, and all get the same evaluation;
+    with `together`, they make their forward passes together, as divided weights need it.
     """
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     log = UnreadableLog()
-    scores: list[Tensor] = []
-    ids: list[str] = []
+    own: dict[str, Tensor] = {}
     try:
-        for batch in test_batches(clips, settings, log=log):
+        # a rank without a clip of its own takes the first: it is judged twice, and counted once
+        rank = ranks.rank if ranks.rank < len(clips.test) else 0
+        mine = replace(settings, rank=rank, ranks=ranks.world)
+        for batch in _in_step(test_batches(clips, mine, log=log), ranks if together else ALONE):
+            ranks.beat("judging")
             answers = [_answer(model, view, precision) for view in _views(batch, device)]
             if not clips.targets:
                 answers = [answer.softmax(-1) for answer in answers]
-            scores.append(torch.stack(answers).mean(0).cpu())
-            ids += batch.ids
+            own.update(zip(batch.ids, torch.stack(answers).mean(0).cpu()))
     finally:
         model.train(was_training)
-    records = {record.id: record for record in clips.test}
-    return _judged_together([records[clip] for clip in ids], torch.cat(scores).double(), clips, log)
+    found: dict[str, Tensor] = {}
+    for scores, reasons in ranks.gather((own, log.reasons)):
+        found |= scores
+        log.reasons |= reasons
+    records = [record for record in clips.test if record.id in found]
+    return _judged_together(records, torch.stack([found[record.id] for record in records]).double(), clips, log)
+
+
+def _in_step(batches: Iterator[Batch], ranks: Ranks) -> Iterator[Batch]:
+    """The batches; a rank that has no more of them repeats its last one until no rank has any."""
+    last: Batch | None = None
+    while True:
+        batch = next(batches, None)
+        if not any(has for (has,) in ranks.exchange(float(batch is not None))):
+            return
+        last = batch or last
+        assert last is not None, "there is a readable clip, or an error was raised"
+        yield last
 
 
 def _judged_together(records: Sequence[ClipRecord], scores: Tensor, clips: ClipSet, log: UnreadableLog) -> Evaluation:
@@ -143,22 +165,32 @@ def _judged_together(records: Sequence[ClipRecord], scores: Tensor, clips: ClipS
 
 
 @torch.no_grad()
-def reconstruct(model: nn.Module, clips: ClipSet, settings: LoadSettings, precision: Precision) -> Measurement:
+def reconstruct(
+    model: nn.Module, clips: ClipSet, settings: LoadSettings, precision: Precision, ranks: Ranks = ALONE, *, together: bool = False
+) -> Measurement:
     """Mean loss of a pre-training over the test clips and their views, with the same things hidden each time."""
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    total, seen = 0.0, 0
+    total, seen = 0.0, 0.0
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(0)
-            for batch in test_batches(clips, settings):
+            rank = ranks.rank if ranks.rank < len(clips.test) else 0
+            seen_ids: set[str] = set()
+            for batch in _in_step(test_batches(clips, replace(settings, rank=rank, ranks=ranks.world)), ranks if together else ALONE):
+                repeated = rank != ranks.rank or not seen_ids.isdisjoint(batch.ids)
+                seen_ids.update(batch.ids)
                 for view in _views(batch, device):
                     with autocast(precision, device.type):
-                        total += float(model(*view)) * len(batch.ids)
-                    seen += len(batch.ids)
+                        loss = float(model(*view))
+                    if not repeated:
+                        total += loss * len(batch.ids)
+                        seen += len(batch.ids)
     finally:
         model.train(was_training)
+    everyone = ranks.exchange(total, seen)
+    total, seen = (sum(column) for column in zip(*everyone))
     return Measurement(metric="reconstruction_loss", value=total / seen, kind="test", device=device.type)
 
 

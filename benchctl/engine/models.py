@@ -18,6 +18,7 @@ from benchctl.data.loading import LoadSettings
 from benchctl.data.track_views import track_source
 from benchctl.data.transforms import Normalisation
 from benchctl.engine import checkpoint
+from benchctl.engine.recomputed import recompute
 from benchctl.errors import BenchctlError, DataMissing
 from benchctl.spec import Cell, ModelSpec
 
@@ -38,6 +39,8 @@ def build(cell: Cell, *, pretrained: bool | None = None) -> nn.Module:
         head = head_names(cell)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in head)
+    if cell.launch is not None and cell.launch.activation_checkpointing and not recompute(model):
+        raise BenchctlError(f"'{cell.method}' has no repeated blocks to compute again", fix="leave 'activation_checkpointing' out")
     return model
 
 

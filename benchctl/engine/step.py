@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +76,13 @@ def _scheduled(share: float, progress: float, recipe: Recipe) -> float:
 
 
 class TrainingStep:
-    """A model with its optimizer. `forward`, `backward` and `update` in turn are one step."""
+    """A model with its optimizer, in one process. `forward`, `backward` and `update` in turn are one step.
+
+    Engines of several processes are subclasses: `benchctl.engine.data_parallel`, `benchctl.engine.deepspeed`.
+    """
+
+    #: whether all ranks must make a forward pass for one of them to make it
+    forward_together = False
 
     def __init__(self, model: nn.Module, recipe: Recipe, precision: Precision, objective: Objective = "classes") -> None:
         """Make the optimizer.
@@ -87,6 +94,8 @@ class TrainingStep:
             objective: what is learned.
         """
         self.model = model
+        #: what a forward pass calls: engines of several processes put something around the model
+        self.called: nn.Module = model
         self.recipe = recipe
         self.objective: Objective = objective
         self.precision: Precision = precision
@@ -95,11 +104,16 @@ class TrainingStep:
         self.optimizer = make_optimizer(model, recipe, self.device_type)
         self.scaler = torch.amp.GradScaler(self.device_type) if precision == "fp16" else None
 
+    @property
+    def judged(self) -> nn.Module:
+        """What is called to judge the model as it is."""
+        return self.model
+
     def forward(self, batch: Batch) -> Tensor:
         """Mean loss of the batch, in fp32: cross-entropy of classes, squared error of values, or the model's own."""
         inputs, labels = batch
         with autocast(self.precision, self.device_type):
-            answer: Tensor = self.model(*inputs)
+            answer: Tensor = self.called(*inputs)
         if self.objective == "reconstruction":
             return answer.float()
         if self.objective == "values":
@@ -117,6 +131,16 @@ class TrainingStep:
     def backward(self, loss: Tensor) -> None:
         """Gradients of all trainable parameters."""
         (self.scaler.scale(loss) if self.scaler else loss).backward()
+
+    def learn(self, micro_batches: Sequence[Batch]) -> Tensor:
+        """Forward and backward of all of them, and one update; their mean loss, as (), without its graph."""
+        losses = []
+        for micro_batch in micro_batches:
+            loss = self.forward(micro_batch)
+            self.backward(loss / len(micro_batches) if len(micro_batches) > 1 else loss)
+            losses.append(loss.detach())
+        self.update()
+        return torch.stack(losses).mean()
 
     def update(self) -> None:
         """Clip, step, and drop the gradients."""
@@ -136,3 +160,36 @@ class TrainingStep:
         """For the next `update`."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+
+    def weights(self) -> dict[str, Tensor]:
+        """The whole model's state, by name. All ranks must call it; what the others get is not said."""
+        return self.model.state_dict()
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on but random numbers, by names that no engine and no number of ranks changes.
+
+        All ranks must call it; what the others than the first get is not said.
+        """
+        state = self.optimizer.state
+        kept = {name: dict(state[p]) for name, p in self.model.named_parameters() if p in state}
+        return {"model": self.weights(), "optimizer": kept, "scaler": self.scaler.state_dict() if self.scaler else None}
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Take over what `state` gave."""
+        self.model.load_state_dict(content["model"])
+        for name, parameter in self.model.named_parameters():
+            if name in content["optimizer"]:
+                kept = content["optimizer"][name]
+                self.optimizer.state[parameter] = {key: _beside(value, parameter, key) for key, value in kept.items()}
+        if self.scaler and content["scaler"]:
+            self.scaler.load_state_dict(content["scaler"])
+
+    def close(self) -> None:
+        """Let go of what is shared with other processes."""
+
+
+def _beside(value: Any, parameter: Tensor, key: str) -> Any:
+    """Optimizer state where its parameter is; the number of its steps stays on the CPU, as torch's optimizers have it."""
+    if not torch.is_tensor(value) or key == "step":
+        return value
+    return value.to(parameter.device)

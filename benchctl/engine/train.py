@@ -15,6 +15,8 @@ from benchctl.data.clip_set import ClipSet
 from benchctl.data.loading import Batch, LoadSettings, UnreadableLog, train_batches
 from benchctl.engine import checkpoint
 from benchctl.engine.budget import PACED_STEPS, WARMUP_STEPS, Allowance, Used
+from benchctl.engine.ranks import ALONE, Ranks
+from benchctl.engine.step import Batch as StepBatch
 from benchctl.engine.step import TrainingStep, learning_rate, learning_rate_at
 from benchctl.record import Measurement, Outcome
 from benchctl.spec import TIMED, Cell
@@ -117,6 +119,40 @@ class Ending:
     stop_reason: str | None = None
 
 
+class _Wishes:
+    """Whether to stop, and whether to write a checkpoint: what all ranks do at the same step, since each step makes them say it."""
+
+    def __init__(self, stop: Stop, ranks: Ranks) -> None:
+        self._stop = stop
+        self._ranks = ranks
+        self._heard_stop = False
+        self._heard_save = False
+        self._saved_at = time.monotonic()
+
+    def own(self) -> tuple[float, float]:
+        """What this rank wishes."""
+        return float(self._stop.is_set()), float(time.monotonic() - self._saved_at > CHECKPOINT_SECONDS)
+
+    def heard(self, everyone: list[tuple[float, ...]]) -> None:
+        """What all ranks wished; the clock is that of the first."""
+        self._heard_stop = any(stop for stop, _ in everyone)
+        self._heard_save = bool(everyone[0][1])
+
+    @property
+    def to_stop(self) -> bool:
+        """Alone, as soon as it is asked for."""
+        return self._stop.is_set() if self._ranks.alone else self._heard_stop
+
+    @property
+    def to_save(self) -> bool:
+        """When the last checkpoint is old."""
+        return self._heard_save
+
+    def saved(self) -> None:
+        """A checkpoint was written."""
+        self._saved_at = time.monotonic()
+
+
 @dataclass
 class Training:
     """One training: what learns, from what, under which budget."""
@@ -134,6 +170,10 @@ class Training:
     meter: Meter | None = None
     #: what was used of the same budget before, by the trials of a search
     before: Used = field(default_factory=Used)
+    #: this process among those that train together; `settings` are for its share of the batch
+    ranks: Ranks = ALONE
+    #: clips of one forward pass; None: the whole share
+    micro_batch: int | None = None
 
     def run(self, stop: Stop) -> Ending:
         """Train until the budget is used up, from the checkpoint in `folder` if there is one.
@@ -148,13 +188,13 @@ class Training:
         self.step.start()
         passed = max((j.share for j in progress.judged), default=self.allowance.share(self.before))
         shares = [share for share in sorted(self._shares()) if share > passed]
-        saved_at = time.monotonic()
+        wishes = _Wishes(stop, self.ranks)
         while (reached := self.allowance.end(used)) is None:
-            if stop.is_set():
+            if wishes.to_stop:
                 planned = self.allowance.planned_steps(used)
                 reason = f"stopped after {used.steps} of {planned} steps"
                 return Ending(Outcome.INTERRUPTED, reason, progress, self._save(progress, log))
-            loss = self._one(batches, used)
+            loss = self._one(batches, used, wishes)
             progress.losses.append(loss)
             if not math.isfinite(loss):
                 reason = f"the loss became {loss} at step {used.steps} of {self.allowance.planned_steps(used)}"
@@ -163,9 +203,9 @@ class Training:
                 progress.planned = self.allowance.planned_steps(used)
             while shares and shares[0] < 1.0 and self.allowance.share(used) >= shares[0]:
                 self._judge(shares.pop(0), progress)
-            if time.monotonic() - saved_at > CHECKPOINT_SECONDS and self.allowance.end(used) is None:
+            if wishes.to_save and self.allowance.end(used) is None:
                 self._save(progress, log)
-                saved_at = time.monotonic()
+                wishes.saved()
         return Ending(Outcome.OK, None, progress, self._save(progress, log), reached)
 
     @property
@@ -175,27 +215,39 @@ class Training:
     def _shares(self) -> tuple[float, ...]:
         return self.allowance.budget.evaluate_at if self.judge is not None else ()
 
-    def _one(self, batches: Iterator[Batch], used: Used) -> float:
-        """One step; its loss."""
+    def _one(self, batches: Iterator[Batch], used: Used, wishes: _Wishes) -> float:
+        """One step, which all ranks make together; its loss."""
+        ranks = self.ranks
+        ranks.beat(f"loading the batch of step {used.steps + 1}")
         began, cpu, energy = time.monotonic(), time.process_time(), self.meter() if self.meter else 0.0
         batch = next(batches)
-        used.waited_seconds += time.monotonic() - began
+        waited = time.monotonic() - began
         self.step.set_learning_rate(self._learning_rate(used))
-        device = torch.device(self.step.device)
-        inputs = tuple(tensor.to(device, non_blocking=True) for tensor in batch.inputs)
-        loss = self.step.forward((inputs, batch.labels.to(device, non_blocking=True)))
-        self.step.backward(loss)
-        self.step.update()
+        ranks.beat(f"computing step {used.steps + 1}")
         # also the synchronisation that makes the clock true
-        value = float(loss.detach())
+        value = float(self.step.learn(list(self._micro_batches(batch))))
+        joules = self.meter() - energy if self.meter else 0.0
+        own = (value, time.monotonic() - began, waited, time.process_time() - cpu, joules, *wishes.own())
+        everyone = ranks.exchange(*own)
+        wishes.heard([row[5:] for row in everyone])
+        losses, seconds, waiting, cpu_seconds, energies = zip(*(row[:5] for row in everyone))
         used.steps += 1
-        used.seconds += time.monotonic() - began
-        used.cpu_seconds += time.process_time() - cpu
+        used.seconds += max(seconds)
+        used.waited_seconds += max(waiting)
+        used.cpu_seconds += sum(cpu_seconds)
         if self.meter:
-            used.joules = (used.joules or 0.0) + self.meter() - energy
+            used.joules = (used.joules or 0.0) + sum(energies)
         if used.steps - self.before.steps == WARMUP_STEPS:
             used.note_warmup()
-        return value
+        return sum(losses) / len(losses)
+
+    def _micro_batches(self, batch: Batch) -> Iterator[StepBatch]:
+        """Parts of this rank's share of the batch, on its device."""
+        device = torch.device(self.step.device)
+        size = self.micro_batch or len(batch.labels)
+        parts = zip(*(tensor.split(size) for tensor in (*batch.inputs, batch.labels)))
+        for *inputs, labels in parts:
+            yield tuple(tensor.to(device, non_blocking=True) for tensor in inputs), labels.to(device, non_blocking=True)
 
     def _learning_rate(self, used: Used) -> float:
         before, recipe = self.before, self.step.recipe
@@ -214,8 +266,10 @@ class Training:
         progress.judged.append(Judged(share, scores, progress.used.steps, progress.used.seconds))
 
     def _save(self, progress: Progress, log: UnreadableLog) -> Path:
-        progress.unreadable = log.reasons
-        return checkpoint.save(self.folder, self.step, progress.used.steps, self.cell, progress.stored())
+        self.ranks.beat("saving a checkpoint")
+        # what another rank could not read was none of this one's clips, until their number changes
+        progress.unreadable = {clip: reason for reasons in self.ranks.gather(log.reasons) for clip, reason in reasons.items()}
+        return checkpoint.save(self.folder, self.step, progress.used.steps, self.cell, progress.stored(), self.ranks)
 
     def _resumed(self) -> Progress:
         path = self.folder / checkpoint.FILE
@@ -223,5 +277,5 @@ class Training:
             # nothing of a warm-up is left of what was used before
             return Progress(used=replace(self.before, warmup_steps=0))
         content: dict[str, Any] = checkpoint.load(path)
-        checkpoint.restore(self.step, content)
+        checkpoint.restore(self.step, content, self.ranks)
         return Progress.restored(content["record"])

@@ -10,9 +10,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
+from types import MappingProxyType
+from typing import Protocol
 
 from pydantic import ValidationError
 
@@ -37,16 +40,17 @@ class Answer:
 class Worker:
     """One child process that does jobs one after the other. Not shared between threads."""
 
-    def __init__(self, log: Path, *, threads: int | None = None) -> None:
+    def __init__(self, log: Path, *, threads: int | None = None, extra: Mapping[str, str] = MappingProxyType({})) -> None:
         """Start the process.
 
         Args:
             log: file that its output goes to.
             threads: CPU threads it may use; None: as many as torch takes.
+            extra: environment variables of its own.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log = log
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", **extra}
         # threads that spin while they wait make a step 30 times slower as soon as anything else uses a core
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if threads is not None:
@@ -67,10 +71,28 @@ class Worker:
         """Whether it can take another job."""
         return self._process.poll() is None
 
+    @property
+    def signalled(self) -> bool:
+        """Whether a signal ended it."""
+        code = self._process.poll()
+        return code is not None and code < 0
+
     def do(self, job_file: Path, result_file: Path, *, timeout_s: float, stop: Event) -> Answer:
         """Hand over one job and wait. After anything but `ok` the worker has been ended."""
+        answer = self.hand_over(job_file, result_file)
+        deadline = time.monotonic() + timeout_s
+        while answer is None and (answer := self.answered(POLL_SECONDS)) is None:
+            if stop.is_set():
+                answer = Answer(Outcome.INTERRUPTED, "interrupted by the user")
+            elif time.monotonic() > deadline:
+                answer = Answer(Outcome.TIMEOUT, f"took longer than {timeout_s:g} s")
+        if answer.outcome is not Outcome.OK:
+            self.end()
+        return answer
+
+    def hand_over(self, job_file: Path, result_file: Path) -> Answer | None:
+        """Give it one job, and do not wait; an answer at once only where it is gone."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         result_file.unlink(missing_ok=True)
         line = json.dumps({"job": str(job_file), "result": str(result_file)}) + "\n"
         try:
@@ -78,36 +100,38 @@ class Worker:
             self._process.stdin.flush()
         except OSError:
             return Answer(Outcome.FAILED, self._epitaph())
-        deadline = time.monotonic() + timeout_s
-        while not select.select([self._process.stdout], [], [], POLL_SECONDS)[0]:
-            if stop.is_set():
-                self.end()
-                return Answer(Outcome.INTERRUPTED, "interrupted by the user")
-            if time.monotonic() > deadline:
-                self.end()
-                return Answer(Outcome.TIMEOUT, f"took longer than {timeout_s:g} s")
+        return None
+
+    def answered(self, within_s: float) -> Answer | None:
+        """What it says within that time about the job that it was given; None: nothing yet."""
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], within_s)[0]:
+            return None
         said = self._process.stdout.readline().decode(errors="replace").strip()
         if said == DONE:
             return Answer(Outcome.OK)
-        reason = self._epitaph() if not said else f"the worker said '{said}' instead of '{DONE}'"
-        self.end()
-        return Answer(Outcome.FAILED, reason)
+        return Answer(Outcome.FAILED, self._epitaph() if not said else f"the worker said '{said}' instead of '{DONE}'")
 
-    def end(self) -> None:
-        """End it and everything it started: first asked, then not."""
+    def ask_to_end(self) -> None:
+        """Ask it to end, and do not wait."""
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
-        self._signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
+
+    def end(self, *, grace_s: float = GRACE_SECONDS) -> None:
+        """End it and everything it started: first asked, then not."""
+        self.ask_to_end()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(GRACE_SECONDS)
+            self._process.wait(grace_s)
         # also when the worker itself has gone: what it started may still be there
-        self._signal(signal.SIGKILL)
+        self.signal(signal.SIGKILL)
         self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
 
-    def _signal(self, number: signal.Signals) -> None:
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to it and everything it started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
 
@@ -126,7 +150,17 @@ class Worker:
         return f"{how}: {last}" if last else f"{how}; log: {self.log}"
 
 
-def ask(worker: Worker, job: Job, folder: Path, *, timeout_s: float, stop: Event) -> CellResult | Answer:
+class Asked(Protocol):
+    """What does jobs: one process, or several together."""
+
+    def do(self, job_file: Path, result_file: Path, *, timeout_s: float, stop: Event) -> Answer:
+        """Hand over one job and wait."""
+
+    def end(self) -> None:
+        """End it."""
+
+
+def ask(worker: Asked, job: Job, folder: Path, *, timeout_s: float, stop: Event) -> CellResult | Answer:
     """Give `job` to `worker` by files in `folder`: the validated result, or why there is none."""
     job_file = folder / f"{job.cell.id}.{job.kind}.json"
     result_file = folder / f"{job.cell.id}.{job.kind}.result.json"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import threading
 import time
@@ -22,6 +23,7 @@ from benchctl.errors import StoreError
 from benchctl.plan import Device, Execution, Plan, execution, refusal, state
 from benchctl.record import CellResult, Measurement, Outcome, RunRecord
 from benchctl.run.job import Job
+from benchctl.run.launch import RankedWorker
 from benchctl.run.predictions import Predictor
 from benchctl.run.process import Answer, Worker, ask
 from benchctl.run.provenance import code_digests, cost_digests
@@ -158,11 +160,11 @@ class Runner:
         self._listener.start(cell, f"{cell.task} on {where.device}")
         started_at, clock = _now(), time.monotonic()
         log = self._folder / f"{cell.id}.log"
-        job = self._job(cell, where, tuple(m for m in predicted.measurements if m.metric == "train_step_flops"))
+        job = self._job(cell, where, predicted)
         if isinstance(job, Answer):
             answer: CellResult | Answer = job
         else:
-            worker = Worker(log)
+            worker = self._worker(cell, log)
             try:
                 answer = ask(worker, job, self._folder, timeout_s=self._timeout(self._plan.suite.timeout_s), stop=self._stop)
             finally:
@@ -174,7 +176,16 @@ class Runner:
         result = _merge(answer, predicted, where)
         self._finish(cell, _with_note(result, "log", str(log)) if result.outcome.failure else result)
 
-    def _job(self, cell: Cell, where: Execution, step_flops: tuple[Measurement, ...]) -> Job | Answer:
+    def _worker(self, cell: Cell, log: Path) -> Worker | RankedWorker:
+        """A fresh process, or as many as the cell's launch asks for."""
+        launch = cell.launch
+        if launch is None or (launch.ranks == 1 and launch.engine == "plain"):
+            return Worker(log)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return RankedWorker(log, launch, threads=max(1, cores // launch.gpus))
+
+    def _job(self, cell: Cell, where: Execution, predicted: CellResult) -> Job | Answer:
+        step_flops = tuple(m for m in predicted.measurements if m.metric == "train_step_flops")
         checkpoint = None
         trained = _needed_cell(cell)
         if trained is not None:
@@ -197,6 +208,7 @@ class Runner:
             checkpoint_folder=str(folder) if cell.task != "profile" else None,
             checkpoint=checkpoint,
             step_flops=step_flops or None,
+            micro_batch=predicted.notes.get("micro_batch"),
         )
 
     def _checkpoint_folder(self, cell: Cell) -> Path:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -72,6 +73,8 @@ class Lifeline:
 
 def serve() -> None:
     """Do jobs until standard input ends."""
+    # where it hangs, for whoever asks
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     # libraries print; only `done` may reach the runner
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -113,6 +116,7 @@ def _dispatch(job: Job, stop: threading.Event) -> CellResult:
         checkpoint_folder=Path(job.checkpoint_folder) if job.checkpoint_folder else None,
         checkpoint=Path(job.checkpoint) if job.checkpoint else None,
         step_flops=list(job.step_flops) if job.step_flops else None,
+        micro_batch=job.micro_batch,
     )
     return work.execute(job.cell, settings, stop)
 

@@ -1,0 +1,146 @@
+"""Several CPU ranks, connected by gloo, against one process: the same losses, the same weights, the same scores."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from training_cells import SMALL, StopAfter, cell, run
+
+from benchctl.data import motion_shapes
+from benchctl.engine import checkpoint
+from benchctl.methods import moss, timesformer
+from benchctl.record import CellResult, Outcome
+from benchctl.spec import Budget, Cell, ClipShape, DatasetRef, Launch, Recipe
+
+STEPS = 6
+#: longest that one launch of a test takes, in seconds
+LIMIT = 400
+
+#: losses and weights of fp32 are equal up to the order of sums
+CLOSE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> tuple[DatasetRef, Path]:
+    ref = DatasetRef(name="motion_shapes", options=SMALL)
+    return ref, motion_shapes.prepare(ref, tmp_path_factory.mktemp("shapes"))
+
+
+def of(name: str, ref: DatasetRef, launch: Launch | None, **changes: object) -> Cell:
+    """A training of a tiny preset. MOSS normalises by batches, TimeSformer does not; neither drops anything out."""
+    module = {"moss-tiny": moss, "timesformer-tiny": timesformer}[name]
+    fields: dict[str, object] = {
+        "method": name,
+        "config": module.Config.model_validate(module.PRESETS[name]).model_dump(mode="json"),
+        "shape": ClipShape(frames=4, resolution=32, batch_size=4),
+        "budget": Budget(match_on="steps", amount=STEPS, evaluate_at=(0.4, 1.0)),
+        "recipe": Recipe(learning_rate=1e-3, eval_clips=2, clip_gradient_norm=1.0),
+        "launch": launch,
+        "attention": module.Config.ATTENTION[0],
+    }
+    return cell(ref, **{**fields, **changes})
+
+
+def on_ranks(jobs: list[dict[str, object]], folder: Path, ranks: int = 2) -> list[CellResult]:
+    """Execute `jobs` in one launch."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks), "GLOO_SOCKET_IFNAME": "lo"}
+    common |= {"OMP_NUM_THREADS": "1", "TORCH_EXTENSIONS_DIR": str(folder / "extensions")}
+    script = Path(__file__).with_name("rank_process.py")
+    logs = [folder / f"rank{rank}.log" for rank in range(ranks)]
+    processes = []
+    for rank, log in enumerate(logs):
+        environment = {**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        with log.open("wb") as output:
+            command = [sys.executable, str(script), str(folder / "jobs.json"), str(folder / "results.json")]
+            processes.append(subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True))
+    try:
+        codes = [process.wait(LIMIT) for process in processes]
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    assert codes == [0] * ranks, "\n".join(log.read_text()[-2000:] for log in logs)
+    assert not (folder / "extensions").exists(), "something was compiled"
+    return [CellResult.model_validate(each) for each in json.loads((folder / "results.json").read_text())]
+
+
+def job(of: Cell, root: Path, folder: Path, stop_after: int | None = None) -> dict[str, object]:
+    return {"cell": of.model_dump(mode="json"), "root": str(root), "folder": str(folder), "stop_after": stop_after}
+
+
+def close(ours: CellResult, whole: CellResult) -> None:
+    """Losses, weights and scores of `ours` are those of `whole`."""
+    assert ours.outcome is whole.outcome is Outcome.OK, (ours.reason, whole.reason)
+    a, b = (checkpoint.load(Path(str(result.checkpoint))) for result in (ours, whole))
+    assert a["record"]["losses"] == pytest.approx(b["record"]["losses"], abs=CLOSE)
+    assert a["model"].keys() == b["model"].keys()
+    # together: a bias in front of a normalisation has no gradient but rounding, which AdamW makes into steps of full size
+    away, length = (
+        sum(float((each**2).sum()) for each in tensors) for tensors in (differences(a["model"], b["model"]), b["model"].values())
+    )
+    assert (away / length) ** 0.5 < CLOSE
+    assert ours.notes["correct"] == whole.notes["correct"]
+
+
+def differences(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    return [a[name].double() - b[name].double() for name in b]
+
+
+STAGES = [Launch(gpus=2), *(Launch(engine="deepspeed", zero=zero, gpus=2) for zero in (0, 1, 2, 3))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["moss-tiny", "timesformer-tiny"])
+def test_two_ranks_learn_what_one_process_learns(shapes, tmp_path: Path, name: str):
+    """DDP and DeepSpeed at stages 0 to 3: the loss curve of one process with the same global batch, and its weights, to 1e-4."""
+    ref, root = shapes
+    whole = run(of(name, ref, None), root, tmp_path / "whole")
+    cells = [of(name, ref, launch) for launch in STAGES]
+    if name == "timesformer-tiny":
+        # micro-batches, whose gradients are added up: batches are not normalised there
+        cells += [of(name, ref, Launch(engine="deepspeed", zero=2, gpus=2, micro_batch=1)), of(name, ref, Launch(gpus=2, micro_batch=1))]
+    jobs = [job(each, root, tmp_path / f"{index}") for index, each in enumerate(cells)]
+    for each, result in zip(cells, on_ranks(jobs, tmp_path / "ranks"), strict=True):
+        close(result, whole)
+        assert result.value("ranks") == 2
+        assert "CPU processes" in result.notes["launch"], each.label
+        assert result.value("top1", kind="40%") == whole.value("top1", kind="40%")
+
+
+@pytest.mark.slow
+def test_a_stopped_training_goes_on_at_any_stage_and_any_number_of_ranks(shapes, tmp_path: Path):
+    """What any engine leaves, any engine goes on from: at the same number of ranks, and from two to one and from one to two."""
+    ref, root = shapes
+    name = "timesformer-tiny"
+    whole = run(of(name, ref, None), root, tmp_path / "whole")
+    zero = {stage: of(name, ref, Launch(engine="deepspeed", zero=stage, gpus=2)) for stage in (0, 1, 2, 3)}
+    one_process = of(name, ref, None)
+    stopped = run(one_process, root, tmp_path / "from-one", StopAfter(3))
+    assert stopped.outcome is Outcome.INTERRUPTED
+    jobs = [job(zero[stage], root, tmp_path / f"{stage}", stop_after=1) for stage in zero]
+    # the same stage, and from 2 to 3 and from 3 to 1
+    jobs += [job(zero[stage], root, tmp_path / f"{stage}") for stage in (0, 1)]
+    jobs += [job(zero[3], root, tmp_path / "2"), job(zero[1], root, tmp_path / "3", stop_after=1)]
+    jobs += [job(zero[2], root, tmp_path / "from-one")]
+    results = on_ranks(jobs, tmp_path / "ranks")
+    assert [r.outcome for r in results[:4]] == [Outcome.INTERRUPTED] * 4
+    assert all("stopped after 2 of 6 steps" in (r.reason or "") for r in results[:4])
+    for finished in (*results[4:7], results[8]):
+        close(finished, whole)
+    assert results[7].outcome is Outcome.INTERRUPTED
+    # and what two ranks at stage 3 and then at stage 1 left, one process ends
+    close(run(one_process, root, tmp_path / "3"), whole)
