@@ -183,7 +183,8 @@ class DeepSpeedStep(TrainingStep):
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad and flat:
                 whole = {key: safe_get_full_optimizer_state(parameter, key).reshape(_shape(parameter)).cpu().clone() for key in divided}
-                kept[name] = {**equal, **whole}
+                # a copy for each: optimizers count steps up in place
+                kept[name] = {**{key: value.clone() if torch.is_tensor(value) else value for key, value in equal.items()}, **whole}
         return {"model": self.weights(), "optimizer": kept, "scaler": self._scaler_state()}
 
     def restore(self, content: dict[str, Any]) -> None:

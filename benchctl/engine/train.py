@@ -131,7 +131,7 @@ class _Wishes:
 
     def own(self) -> tuple[float, float]:
         """What this rank wishes."""
-        return float(self._stop.is_set()), float(time.monotonic() - self._saved_at > CHECKPOINT_SECONDS)
+        return float(not self._ranks.alone and self._stop.is_set()), float(time.monotonic() - self._saved_at > CHECKPOINT_SECONDS)
 
     def heard(self, everyone: list[tuple[float, ...]]) -> None:
         """What all ranks wished; the clock is that of the first."""
