@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import secrets
 import shlex
@@ -13,9 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchctl.errors import DeviceMissing, StoreError
+from benchctl.errors import DeviceMissing, MissingError, StoreError
 
 if TYPE_CHECKING:
+    from benchctl.launch import Launch
     from benchctl.record import Environment, RunRecord
     from benchctl.suite_file import LoadedSuite
 
@@ -44,6 +46,27 @@ def facts(device: str) -> Facts:
     found = gpus()
     here = environment(found.gpus, found.driver, found.cuda)
     return Facts(cuda=missing is None, cores=here.cpu_cores, environment=here)
+
+
+def check_launch(launch: Launch | None, machine: Facts, device: str) -> None:
+    """See, before anything starts, that the processes that `launch` asks for can be had here; say so where they are no GPUs.
+
+    Raises:
+        MissingError: DeepSpeed is not installed, GPUs or cores are too few, or nobody started the processes of other nodes.
+    """
+    if launch is None:
+        return
+    if launch.engine == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
+        raise MissingError("DeepSpeed is not installed", where="launch.engine", fix="pip install 'benchctl[deepspeed]', or use 'plain'")
+    gpus = len(machine.environment.gpus)
+    if machine.cuda and device != "cpu":
+        if launch.gpus > gpus:
+            raise DeviceMissing(f"{launch.gpus} GPUs are asked for, and there are {gpus}", where="launch.gpus", fix=f"set it to {gpus}")
+        return
+    if launch.gpus > max(2, machine.cores):
+        what = f"without a GPU, ranks are CPU processes: {launch.gpus} are asked for on {machine.cores} cores"
+        raise DeviceMissing(what, where="launch.gpus", fix=f"set it to {max(2, machine.cores)} or less")
+    print(f"benchctl: no GPU is used: {launch} as CPU processes, connected by gloo", file=sys.stderr)  # noqa: T201
 
 
 def run_record(loaded: LoadedSuite, machine: Facts) -> RunRecord:

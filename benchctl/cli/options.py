@@ -28,6 +28,10 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the suite, for example sweep.0.frames=[8,16]. Repeatable."),
 ]
+LaunchName = Annotated[
+    Literal["plain", "deepspeed"] | None,
+    typer.Option("--launch", help="Engine of several processes, short for --set launch.engine=...; how many: --set launch.gpus=N."),
+]
 Only = Annotated[list[str] | None, typer.Option("--only", metavar="GLOB", help="Only cells whose label or id matches. Repeatable.")]
 DeviceName = Annotated[
     Literal["auto", "cpu", "cuda"],
@@ -47,6 +51,11 @@ def results_folder(url: str) -> Path:
     prefix = "sqlite:///"
     path = url.removeprefix(prefix) if url.startswith(prefix) else ""
     return Path(path).parent if path and path != ":memory:" else Path("results")
+
+
+def with_launch(settings: list[str] | None, engine: str | None) -> list[str]:
+    """`settings`, with the engine that `--launch` names before them."""
+    return [*([f"launch.engine={engine}"] if engine else []), *(settings or ())]
 
 
 def setting(text: str) -> tuple[str, object]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchctl.cli.app import app
-from benchctl.cli.options import Database, DeviceName, Json, Only, Settings, SuiteName, database_url
+from benchctl.cli.options import Database, DeviceName, Json, LaunchName, Only, Settings, SuiteName, database_url, with_launch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +28,7 @@ def plan(
     db: Database = None,
     only: Only = None,
     settings: Settings = None,
+    launch: LaunchName = None,
     device: DeviceName = "auto",
     predict: Annotated[
         bool, typer.Option("--predict/--no-predict", help="Count MACs and predict memory; known predictions are shown either way.")
@@ -42,7 +43,7 @@ def plan(
     from benchctl.cli.planning import planned
     from benchctl.store.store import Store
 
-    expanded, _ = planned(suite, settings, only, make_data=False)
+    expanded, _ = planned(suite, with_launch(settings, launch), only, make_data=False)
     facts = machine.facts(device)
     with Store.open(database_url(db)) as store:
         predictions = {p.cell.id: p for p in _predictions(expanded, store, facts.cores, predict)}

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchctl.cli.app import app
-from benchctl.cli.options import Database, DeviceName, Json, Only, Settings, SuiteName, database_url, results_folder
+from benchctl.cli.options import (
+    Database,
+    DeviceName,
+    Json,
+    LaunchName,
+    Only,
+    Settings,
+    SuiteName,
+    database_url,
+    results_folder,
+    with_launch,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +36,7 @@ def run(
     db: Database = None,
     only: Only = None,
     settings: Settings = None,
+    launch: LaunchName = None,
     device: DeviceName = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Run finished cells again.")] = False,
     timeout: Annotated[
@@ -46,7 +58,8 @@ def run(
     url = database_url(db)
     facts = machine.facts(device)
     with Store.open(url) as store, machine.sole_runner(results_folder(url), url):
-        plan, loaded = planned(suite, settings, only, make_data=True)
+        plan, loaded = planned(suite, with_launch(settings, launch), only, make_data=True)
+        machine.check_launch(plan.suite.launch, facts, device)
         record = machine.run_record(loaded, facts)
         how = running.Settings(
             folder=results_folder(url),
