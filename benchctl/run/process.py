@@ -72,6 +72,11 @@ class Worker:
         return self._process.poll() is None
 
     @property
+    def pid(self) -> int:
+        """Of its process, which leads a session of its own."""
+        return self._process.pid
+
+    @property
     def signalled(self) -> bool:
         """Whether a signal ended it."""
         code = self._process.poll()
@@ -113,11 +118,14 @@ class Worker:
         return Answer(Outcome.FAILED, self._epitaph() if not said else f"the worker said '{said}' instead of '{DONE}'")
 
     def ask_to_end(self) -> None:
-        """Ask it to end, and do not wait."""
+        """Ask it to end, and do not wait: a training then writes its checkpoint.
+
+        By the end of its input alone. A signal beside it would be a second request, which ends it on the spot, and would reach the
+        processes that load its clips.
+        """
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
-        self.signal(signal.SIGTERM)
 
     def end(self, *, grace_s: float = GRACE_SECONDS) -> None:
         """End it and everything it started: first asked, then not."""
