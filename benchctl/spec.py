@@ -652,6 +652,11 @@ class Cell(Vocabulary):
         return hashlib.sha256(self.canonical.encode()).hexdigest()[:16]
 
     @property
+    def kin(self) -> str:
+        """What cells have in common that train the same, whatever the number of processes and their engine."""
+        return self.model_copy(update={"launch": None}).id
+
+    @property
     def changes(self) -> dict[str, Any]:
         """What a table must say to tell this cell from the preset's own: changed options, and how it learns where that is not as usual."""
         learning = {

@@ -27,7 +27,10 @@ from benchctl.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from benchctl.plan import Plan
     from benchctl.run.runner import Runner, Summary
+    from benchctl.spec import Cell
+    from benchctl.store.store import Store
 
 
 @app.command()
@@ -39,6 +42,10 @@ def run(
     launch: LaunchName = None,
     device: DeviceName = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Run finished cells again.")] = False,
+    resume: Annotated[
+        str | None,
+        typer.Option("--resume", metavar="CELL", help="Go on from where this cell, the same with another launch, was stopped."),
+    ] = None,
     timeout: Annotated[
         float | None, typer.Option("--timeout", metavar="SECONDS", min=1, help="Time limit of one cell; default: the suite's.")
     ] = None,
@@ -68,6 +75,7 @@ def run(
             fresh=fresh,
             workers=workers or min(facts.cores, 4),
             timeout_s=timeout,
+            resume=_resumed(store, plan, resume) if resume else None,
         )
         with listener() as listening:
             runner = running.Runner(plan, store, record, how, listening)
@@ -78,6 +86,17 @@ def run(
         raise typer.Exit(130)
     if summary.failures:
         raise typer.Exit(1)
+
+
+def _resumed(store: Store, plan: Plan, name: str) -> Cell:
+    """The cell of that id, which some cell of the plan must go on from."""
+    from benchctl.errors import UsageError
+
+    found = store.cell(name)
+    if not any(cell.kin == found.kin and cell.id != found.id for cell in plan.cells):
+        what = f"no cell of this plan trains the same as {found.label} with other processes"
+        raise UsageError(what, where=f"--resume {name}", fix="only the launch may differ")
+    return found
 
 
 @contextmanager

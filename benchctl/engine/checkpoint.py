@@ -30,6 +30,7 @@ def save(folder: Path, training: TrainingStep, step: int, cell: Cell, record: di
     content = {
         "format": _FORMAT,
         "cell": cell.id,
+        "kin": cell.kin,
         # what it takes to build the model again, for whoever has this file and no database
         "method": cell.method,
         "task": cell.task,

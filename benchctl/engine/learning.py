@@ -44,6 +44,8 @@ class WorkSettings:
     checkpoint: Path | None = None
     #: what was counted of a training step beforehand; None: it is counted here
     step_flops: list[Measurement] | None = None
+    #: a checkpoint to go on from, of a cell that trains the same with other processes; None: the cell's own alone
+    resume: Path | None = None
     #: clips of one forward pass of one rank; None: as the cell's launch says, else all
     micro_batch: int | None = None
 
@@ -143,6 +145,9 @@ class _School:
         judge = _Judge(cell, step, clips, load, ranks) if cell.objective == "classes" and on_the_way else None
         share = _share_of(load, ranks, cell)
         training = Training(cell, step, clips, share, allowed, folder, judge, self.devices.meter, before, ranks, micro_batch)
+        if folder == self.settings.checkpoint_folder:
+            # a trial of a search has another budget
+            training.resume = self.settings.resume
         return _Taught(training.run(self.stop), step, load, allowed, notes)
 
     def attempt(self, trial: Cell, clips: ClipSet, folder: Path) -> Tried:

@@ -18,6 +18,7 @@ from benchctl.engine.budget import PACED_STEPS, WARMUP_STEPS, Allowance, Used
 from benchctl.engine.ranks import ALONE, Ranks
 from benchctl.engine.step import Batch as StepBatch
 from benchctl.engine.step import TrainingStep, learning_rate, learning_rate_at
+from benchctl.errors import BenchctlError
 from benchctl.record import Measurement, Outcome
 from benchctl.spec import TIMED, Cell
 
@@ -174,6 +175,8 @@ class Training:
     ranks: Ranks = ALONE
     #: clips of one forward pass; None: the whole share
     micro_batch: int | None = None
+    #: a checkpoint of a cell that trains the same with other processes, to go on from where there is none of this one's own
+    resume: Path | None = None
 
     def run(self, stop: Stop) -> Ending:
         """Train until the budget is used up, from the checkpoint in `folder` if there is one.
@@ -273,9 +276,13 @@ class Training:
 
     def _resumed(self) -> Progress:
         path = self.folder / checkpoint.FILE
-        if not path.is_file():
+        own = path.is_file()
+        if not own and self.resume is None:
             # nothing of a warm-up is left of what was used before
             return Progress(used=replace(self.before, warmup_steps=0))
-        content: dict[str, Any] = checkpoint.load(path)
+        content: dict[str, Any] = checkpoint.load(self.resume if self.resume is not None and not own else path)
+        if content.get("kin") != self.cell.kin:
+            what = f"cell {content['cell']} trained something else than {self.cell.id}"
+            raise BenchctlError(what, where=str(self.resume), fix="only the launch may differ")
         checkpoint.restore(self.step, content, self.ranks)
         return Progress.restored(content["record"])

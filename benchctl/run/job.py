@@ -32,5 +32,7 @@ class Job(Record):
     checkpoint: str | None = None
     #: what was counted of a training step beforehand; null: nothing
     step_flops: tuple[Measurement, ...] | None = None
+    #: checkpoint file of a cell that trains the same with other processes, to go on from; null: none
+    resume: str | None = None
     #: clips of one forward pass of one rank, as predicted to fit; null: as the cell says
     micro_batch: int | None = None

@@ -47,6 +47,8 @@ class Settings:
     workers: int = 2
     #: time limit of one cell in seconds; None: the suite's
     timeout_s: float | None = None
+    #: a cell that others, which train the same with other processes, go on from; None: each from its own checkpoint alone
+    resume: Cell | None = None
 
 
 class Listener(Protocol):
@@ -207,9 +209,18 @@ class Runner:
             data_root=str(root) if root else None,
             checkpoint_folder=str(folder) if cell.task != "profile" else None,
             checkpoint=checkpoint,
+            resume=self._resume(cell),
             step_flops=step_flops or None,
             micro_batch=predicted.notes.get("micro_batch"),
         )
+
+    def _resume(self, cell: Cell) -> str | None:
+        """The checkpoint of the cell that this one goes on from, if it is to."""
+        other = self._settings.resume
+        if other is None or other.kin != cell.kin or other.id == cell.id:
+            return None
+        # none there: the worker says so
+        return str(self._checkpoint_folder(other) / "checkpoint.pt")
 
     def _checkpoint_folder(self, cell: Cell) -> Path:
         """Where a train cell keeps its checkpoint: another one once the code changed, so that no training is half one, half the other."""

@@ -116,6 +116,7 @@ def _dispatch(job: Job, stop: threading.Event) -> CellResult:
         checkpoint_folder=Path(job.checkpoint_folder) if job.checkpoint_folder else None,
         checkpoint=Path(job.checkpoint) if job.checkpoint else None,
         step_flops=list(job.step_flops) if job.step_flops else None,
+        resume=Path(job.resume) if job.resume else None,
         micro_batch=job.micro_batch,
     )
     return work.execute(job.cell, settings, stop)
