@@ -84,7 +84,10 @@ class Location:
         if access == "read":
             limits += " -c default_transaction_read_only=on"
         with reported(str(self)):
-            return create_engine(self.url, connect_args={"connect_timeout": _CONNECT_SECONDS, "options": limits})
+            # claims need each statement to see what others committed before it, whatever the server's default is
+            return create_engine(
+                self.url, isolation_level="READ COMMITTED", connect_args={"connect_timeout": _CONNECT_SECONDS, "options": limits}
+            )
 
 
 def _begin(connection: Connection) -> None:
