@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Double, and_, cast, delete, func, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from benchctl.errors import StoreError
@@ -93,4 +93,4 @@ def _now(connection: Connection) -> ColumnElement[float]:
     """Seconds since 1970: by the server's clock, since those of the machines differ; an SQLite file is used from one machine."""
     if connection.dialect.name == "sqlite":
         return literal(time.time())
-    return func.extract("epoch", func.clock_timestamp())
+    return cast(func.extract("epoch", func.clock_timestamp()), Double)

@@ -84,9 +84,13 @@ class Location:
         if access == "read":
             limits += " -c default_transaction_read_only=on"
         with reported(str(self)):
-            # claims need each statement to see what others committed before it, whatever the server's default is
+            # claims need each statement to see what others committed before it, whatever the server's default is;
+            # and a connection that was idle through hours of training may be gone
             return create_engine(
-                self.url, isolation_level="READ COMMITTED", connect_args={"connect_timeout": _CONNECT_SECONDS, "options": limits}
+                self.url,
+                isolation_level="READ COMMITTED",
+                pool_pre_ping=True,
+                connect_args={"connect_timeout": _CONNECT_SECONDS, "options": limits},
             )
 
 
