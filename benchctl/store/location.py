@@ -58,6 +58,11 @@ class Location:
     def __str__(self) -> str:
         return str(self.path) if self.path else _shown(self.url)
 
+    @property
+    def has_password(self) -> bool:
+        """Whether a password stands in the URL."""
+        return self.url.password is not None or any("password" in name.lower() for name in self.url.query)
+
     def engine(self, access: Access, timeout_seconds: float) -> Engine:
         """An engine whose write transactions take the write lock at their start, and wait for it up to `timeout_seconds`.
 
