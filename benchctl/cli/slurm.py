@@ -31,9 +31,7 @@ def slurm(
     array: Annotated[int, typer.Option("--array", metavar="N", min=1, help="How many tasks share the cells of the suite.")] = 1,
     time: Annotated[str | None, typer.Option("--time", metavar="HH:MM:SS", help="Time limit of a task; default: the partition's.")] = None,
     partition: Annotated[str | None, typer.Option("--partition", metavar="NAME", help="Where to run; default: Slurm's.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the script here instead of printing it.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="The script; default: print it.")] = None,
 ) -> None:
     """Write a Slurm job script whose tasks run a suite together: each cell is executed by one of them.
 
@@ -80,7 +78,7 @@ def _directives(name: str, array: int, launch: Launch, asked: dict[str, str]) ->
     # `B:`: to this script, in whose place benchctl runs; else to what srun started
     to = "" if launch.nodes > 1 else "B:"
     options = {
-        "job-name": re.sub(r"[^\w.+-]", "_", name),
+        "job-name": name,
         "array": f"0-{array - 1}",
         "nodes": launch.nodes,
         "ntasks-per-node": tasks,

@@ -19,7 +19,7 @@ from benchctl.errors import UsageError
 
 SERVER = "postgresql://me@host/name"
 SUITE = """\
-name: small suite
+name: small
 task: profile
 methods: [timesformer-tiny]
 sweep: [{frames: [2, 4], resolution: 32, batch_size: 1}]
@@ -74,7 +74,7 @@ def test_an_array_of_tasks_on_one_database(folder: Path) -> None:
     script = written("suite.yaml", "--db", SERVER, "--array", "4", "--time", "1-12:00:00", "--partition", "gpu", "--only", awkward)
     assert accepted(script)
     assert directives(script) == {
-        "job-name": "benchctl-small_suite",
+        "job-name": "benchctl-small",
         "array": "0-3",
         "nodes": "1",
         "ntasks-per-node": "1",
@@ -139,7 +139,7 @@ def test_what_cannot_be_right_is_refused(folder: Path, arguments: list[str], wha
 
 
 def test_a_task_of_the_array_runs_the_suite(folder: Path, postgresql: str) -> None:
-    written("suite.yaml", "--db", postgresql, "--array", "2", "--set", "name=it's mine", "-o", "job.sh")
+    written("suite.yaml", "--db", postgresql, "--array", "2", "--set", "sweep.0.frames=[2, 6]", "-o", "job.sh")
     task = {"SLURM_JOB_ID": "8", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_PROCID": "0"}
     # Slurm starts it where it was submitted, which need not be where it was written
     ended = subprocess.run(
@@ -158,7 +158,7 @@ def test_a_task_of_the_array_runs_the_suite(folder: Path, postgresql: str) -> No
             "--db",
             postgresql,
             "--suite",
-            "it's mine",
+            "small",
             "--format",
             "json",
         ],
@@ -167,4 +167,4 @@ def test_a_task_of_the_array_runs_the_suite(folder: Path, postgresql: str) -> No
         check=True,
         timeout=120,
     )
-    assert len(json.loads(listed.stdout)["rows"]) == 2
+    assert [row["frames"] for row in json.loads(listed.stdout)["rows"]] == [2, 6]
