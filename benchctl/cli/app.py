@@ -65,6 +65,7 @@ def _register() -> None:
         report,
         run,
         schema,
+        slurm,
         visualize,
         visualize_attention,
         visualize_features,

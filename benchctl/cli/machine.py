@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import secrets
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchctl.errors import DeviceMissing, MissingError, StoreError
+from benchctl.errors import DeviceMissing, MissingError
 
 if TYPE_CHECKING:
     from benchctl.launch import Launch
@@ -75,39 +71,11 @@ def run_record(loaded: LoadedSuite, machine: Facts) -> RunRecord:
 
     now = datetime.now(UTC)
     return RunRecord(
-        run_id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
+        # many may begin in the same second
+        run_id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}",
         suite=loaded.suite.name,
         suite_json=loaded.canonical,
         command=shlex.join(["benchctl", *sys.argv[1:]]),
         started_at=now.isoformat(timespec="seconds"),
         environment=machine.environment,
     )
-
-
-@contextmanager
-def sole_runner(folder: Path, url: str) -> Iterator[None]:
-    """Hold the right to run into the SQLite file of `url`; the system gives it back however this process ends.
-
-    Raises:
-        StoreError: another run holds it.
-    """
-    if not url.startswith("sqlite:///"):
-        yield
-        return
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f".{Path(url.removeprefix('sqlite:///')).name}.runner"
-    with path.open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            holder = lock.read().strip() or "unknown"
-            raise StoreError(
-                f"another benchctl run (process {holder}) is using it", where=url, fix="wait for it, or give this run its own --db"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield

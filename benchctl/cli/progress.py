@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from benchctl.run.runner import Listener
     from benchctl.spec import Cell
+    from benchctl.store.stored import StoredResult
 
 _STYLES = {Outcome.OK: "green", Outcome.OOM: "yellow", Outcome.SKIPPED: "yellow"}
 
@@ -38,6 +39,17 @@ def describe(cell: Cell, result: CellResult) -> str:
     return "  ".join(parts)
 
 
+def describe_other(cell: Cell, result: StoredResult) -> str:
+    """One line about a cell that another run finished."""
+    return f"{result.outcome.value:<11}  {cell.label}  by run {result.run_id}"
+
+
+def describe_wait(count: int, owners: Sequence[str]) -> str:
+    """What is waited for: the first few runs by host and process."""
+    more = f" and {len(owners) - 3} more" if len(owners) > 3 else ""
+    return f"waiting for other runs, {count} cell{'s' if count > 1 else ''}: {'; '.join(owners[:3])}{more}"
+
+
 @contextmanager
 def listener() -> Iterator[Listener]:
     """The listener that suits standard error."""
@@ -59,6 +71,7 @@ class Lines:
     def __init__(self) -> None:
         self._total = 0
         self._done = 0
+        self._waited_for: tuple[str, ...] = ()
 
     def begin(self, total: int, done: int) -> None:
         """Note how many there are."""
@@ -73,6 +86,17 @@ class Lines:
         """Print the line."""
         self._done += 1
         self._say(f"[{self._done}/{self._total}] {describe(cell, result)}")
+
+    def adopt(self, cell: Cell, result: StoredResult) -> None:
+        """Print the line."""
+        self._done += 1
+        self._say(f"[{self._done}/{self._total}] {describe_other(cell, result)}")
+
+    def wait(self, count: int, owners: Sequence[str]) -> None:
+        """Say it once for the same others."""
+        if owners and tuple(owners) != self._waited_for:
+            self._waited_for = tuple(owners)
+            self._say(describe_wait(count, owners))
 
     @staticmethod
     def _say(line: str) -> None:
@@ -102,3 +126,16 @@ class Bars:
         self._progress.print(Text(describe(cell, result), style=_STYLES.get(result.outcome, "red")), soft_wrap=True)
         if self._task is not None:
             self._progress.advance(self._task)
+
+    def adopt(self, cell: Cell, result: StoredResult) -> None:
+        """Advance the bar."""
+        from rich.text import Text
+
+        self._progress.print(Text(describe_other(cell, result), style="dim"), soft_wrap=True)
+        if self._task is not None:
+            self._progress.advance(self._task)
+
+    def wait(self, count: int, owners: Sequence[str]) -> None:
+        """Say what it waits for beside the bar."""
+        if self._task is not None and owners:
+            self._progress.update(self._task, description=describe_wait(count, owners))

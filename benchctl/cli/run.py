@@ -55,7 +55,10 @@ def run(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run a suite. The same command again goes on where the last one ended."""
+    """Run a suite. The same command again goes on where the last one ended.
+
+    Several runs may share a database: each cell is executed by one of them.
+    """
     from benchctl.cli import machine
     from benchctl.cli.planning import planned
     from benchctl.cli.progress import listener
@@ -64,7 +67,7 @@ def run(
 
     url = database_url(db)
     facts = machine.facts(device)
-    with Store.open(url) as store, machine.sole_runner(results_folder(url), url):
+    with Store.open(url) as store:
         plan, loaded = planned(suite, with_launch(settings, launch), only, make_data=True)
         machine.check_launch(plan.suite.launch, facts, device)
         record = machine.run_record(loaded, facts)
@@ -121,7 +124,7 @@ def _print(summary: Summary, total: int, as_json: bool) -> None:
     from benchctl.record import Outcome
 
     counts = {outcome.value: summary.count(outcome) for outcome in Outcome if summary.count(outcome)}
-    left = total - summary.reused - len(summary.results)
+    left = total - summary.reused - len(summary.results) - len(summary.others)
     if as_json:
         failed = [{"cell": r.cell_id, "outcome": r.outcome.value, "reason": r.reason} for r in summary.results if r.outcome.failure]
         document = {
@@ -129,6 +132,7 @@ def _print(summary: Summary, total: int, as_json: bool) -> None:
             "run": summary.run_id,
             "cells": total,
             "reused": summary.reused,
+            "done_by_other_runs": len(summary.others),
             "outcomes": counts,
             "not_run": left,
             "interrupted": summary.interrupted,
@@ -139,6 +143,9 @@ def _print(summary: Summary, total: int, as_json: bool) -> None:
     parts = [f"{count} {word}" for word, count in counts.items()]
     if summary.reused:
         parts.append(f"{summary.reused} done before")
+    if summary.others:
+        failed_there = sum(result.outcome.failure for result in summary.others)
+        parts.append(f"{len(summary.others)} done by other runs" + (f" ({failed_there} of them failed)" if failed_there else ""))
     if left:
         parts.append(f"{left} not run")
     typer.echo(f"run {summary.run_id}: {total} cells: {', '.join(parts)}")

@@ -1,7 +1,8 @@
 """Runs a plan: predictions by warm workers, executions one at a time in fresh ones, every result stored as it comes.
 
-The runner is the sole writer of the database. What a worker says reaches it as a file, which is validated before it is stored;
-a missing, torn or malformed file is an outcome. Killed at any moment, the next run goes on where this one was.
+Of this run, the runner alone writes to the database. What a worker says reaches it as a file, which is validated before it is stored;
+a missing, torn or malformed file is an outcome. Killed at any moment, the next run goes on where this one was. Several runs may share a
+database: each claims a cell before it executes it, and takes over what the others finished.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,14 +26,18 @@ from benchctl.plan import Device, Execution, Plan, execution, refusal, state
 from benchctl.record import CellResult, Measurement, Outcome, RunRecord
 from benchctl.run.job import Job
 from benchctl.run.launch import RankedWorker
+from benchctl.run.lease import LEASE_SECONDS, RENEW_SECONDS, Lease
 from benchctl.run.predictions import Predictor
 from benchctl.run.process import Answer, Worker, ask
 from benchctl.run.provenance import code_digests, cost_digests
 from benchctl.spec import Cell
+from benchctl.store.claims import Claim, ClaimAnswer
 from benchctl.store.store import Store
+from benchctl.store.stored import StoredResult
 
 #: time limit of one prediction in seconds: a minute would be slow
 PREDICTION_SECONDS = 600.0
+LOOK_AGAIN_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,11 @@ class Settings:
     timeout_s: float | None = None
     #: a cell that others, which train the same with other processes, go on from; None: each from its own checkpoint alone
     resume: Cell | None = None
+    #: how long a cell is this run's without a sign of life, and how often it gives one, in seconds
+    lease_s: float = LEASE_SECONDS
+    renew_s: float = RENEW_SECONDS
+    #: how often to look again at cells that other runs hold, in seconds
+    look_again_s: float = LOOK_AGAIN_SECONDS
 
 
 class Listener(Protocol):
@@ -63,6 +74,12 @@ class Listener(Protocol):
     def finish(self, cell: Cell, result: CellResult) -> None:
         """`result` is stored."""
 
+    def adopt(self, cell: Cell, result: StoredResult) -> None:
+        """Another run finished `cell`."""
+
+    def wait(self, count: int, owners: Sequence[str]) -> None:
+        """Nothing can be done until `owners` (host and process) have finished, of which `count` cells wait. May be said repeatedly."""
+
 
 @dataclass
 class Summary:
@@ -71,6 +88,8 @@ class Summary:
     run_id: str
     reused: int = 0
     results: list[CellResult] = field(default_factory=list)
+    #: what other runs stored meanwhile of the cells of this one
+    others: list[StoredResult] = field(default_factory=list)
     interrupted: bool = False
 
     def count(self, outcome: Outcome) -> int:
@@ -81,6 +100,17 @@ class Summary:
     def failures(self) -> int:
         """Cells of this run that count as failed."""
         return sum(result.outcome.failure for result in self.results)
+
+
+@dataclass(frozen=True)
+class _Due:
+    """A cell that is not finished."""
+
+    cell: Cell
+    #: what is known without executing it
+    predicted: CellResult
+    #: where it is executed; None: `predicted` is its result
+    where: Execution | None
 
 
 class Runner:
@@ -95,23 +125,27 @@ class Runner:
         self._stop = threading.Event()
         self._folder = settings.folder / "work" / record.run_id
         self._summary = Summary(record.run_id)
+        self._owner = f"{socket.gethostname()}, process {os.getpid()}"
+        #: of the cell that is executed now
+        self._lease: Lease | None = None
         #: newest checkpoint by train cell
         self._checkpoints: dict[str, str] = {}
+        #: id of the newest attempt that this run knows, by cell
+        self._seen: dict[str, int] = {}
 
     def interrupt(self) -> None:
         """Finish cleanly as soon as possible; for a signal handler."""
         self._stop.set()
+        if self._lease is not None:
+            self._lease.stop.set()
 
     def run(self) -> Summary:
-        """Run every cell that is not done, and say how each ended."""
+        """Run every cell that is not done, here or by another run that shares the database, and say how each ended."""
         self._store.begin_run(self._record, self._plan.cells)
         waiting = self._unfinished()
         self._listener.begin(len(self._plan.cells), self._summary.reused)
         try:
-            for cell, predicted, where in self._predict(waiting):
-                self._execute(cell, predicted, where)
-                if self._stop.is_set():
-                    break
+            self._work(self._predict(waiting))
         except BaseException:
             # where the database itself is the trouble, the first error is the one to tell
             with contextlib.suppress(StoreError):
@@ -126,39 +160,106 @@ class Runner:
         # also those that `--only` left out
         needed = [name for cell in self._plan.cells if (name := _needed_cell(cell))]
         known = self._store.latest_results([*(cell.id for cell in self._plan.cells), *needed])
-        self._checkpoints = {cell_id: result.checkpoint for cell_id, result in known.items() if result.checkpoint and result.outcome.final}
+        for each in known.values():
+            self._note(each)
         waiting = []
         for cell in self._plan.cells:
             result = known.get(cell.id)
-            # what is too large for this CPU was too large before
-            where = execution(cell, self._settings.device, self._settings.cuda, macs=None)
-            if self._settings.fresh or state(cell, result, code_digests(cell), where).word != "done":
+            if self._settings.fresh or state(cell, result, code_digests(cell), self._where_before(cell)).word != "done":
                 waiting.append(cell)
         self._summary.reused = len(self._plan.cells) - len(waiting)
         return waiting
 
-    def _predict(self, cells: list[Cell]) -> Iterable[tuple[Cell, CellResult, Execution]]:
+    def _where_before(self, cell: Cell) -> Execution:
+        # what is too large for this CPU was too large before
+        return execution(cell, self._settings.device, self._settings.cuda, macs=None)
+
+    def _note(self, result: StoredResult) -> None:
+        self._seen[result.cell_id] = result.result_id
+        if result.checkpoint and result.outcome.final:
+            self._checkpoints[result.cell_id] = result.checkpoint
+
+    def _predict(self, cells: list[Cell]) -> list[_Due]:
         """Store cells that end with their prediction as it comes; return the others, in the order of the plan."""
         predictor = Predictor(self._store, self._folder, workers=self._settings.workers, stop=self._stop)
-        to_execute: dict[str, tuple[Cell, CellResult, Execution]] = {}
+        due: dict[str, _Due] = {}
         # closed also when storing fails: its workers would otherwise go on to the last cell
         with contextlib.closing(predictor.predict(cells, cost_digests, timeout_s=self._timeout(PREDICTION_SECONDS))) as predictions:
             for cell, result in predictions:
                 if result.outcome is Outcome.INTERRUPTED:
                     continue
-                if (refused := refusal(cell, result)) is not None:
-                    outcome, reason = refused
-                    self._finish(cell, result.model_copy(update={"outcome": outcome, "reason": reason}))
-                    continue
-                where = execution(cell, self._settings.device, self._settings.cuda, result.value("macs", kind="all"))
-                # a GPU that is here decides for itself whether the step fits
-                if where.device is None or (result.outcome is Outcome.OOM and where.device != "cuda"):
-                    self._finish(cell, _with_note(result, "not_measured", where.reason))
-                else:
-                    to_execute[cell.id] = (cell, result, where)
-        return [to_execute[cell.id] for cell in cells if cell.id in to_execute]
+                each = self._due(cell, result)
+                if each.where is not None or not self._attempt(each):
+                    due[cell.id] = each
+        return [due[cell.id] for cell in cells if cell.id in due]
 
-    def _execute(self, cell: Cell, predicted: CellResult, where: Execution) -> None:
+    def _due(self, cell: Cell, predicted: CellResult) -> _Due:
+        """What is left to do about `cell`."""
+        if (refused := refusal(cell, predicted)) is not None:
+            outcome, reason = refused
+            return _Due(cell, predicted.model_copy(update={"outcome": outcome, "reason": reason}), None)
+        where = execution(cell, self._settings.device, self._settings.cuda, predicted.value("macs", kind="all"))
+        # a GPU that is here decides for itself whether the step fits
+        if where.device is None or (predicted.outcome is Outcome.OOM and where.device != "cuda"):
+            return _Due(cell, _with_note(predicted, "not_measured", where.reason), None)
+        return _Due(cell, predicted, where)
+
+    def _work(self, due: list[_Due]) -> None:
+        """Do what is due; look at what another run holds again, until that has finished it or is gone."""
+        while due and not self._stop.is_set():
+            needed = {each.cell.id: _needed_cell(each.cell) for each in due}
+            held = self._store.holders([*needed, *(name for name in needed.values() if name)])
+            left = {each.cell.id: each for each in due}
+            for each in due:
+                # what a cell needs may be in another run's hands, or need what is
+                waits = each.cell.id in held or needed[each.cell.id] in held or needed[each.cell.id] in left
+                if not waits and self._attempt(each):
+                    del left[each.cell.id]
+                if self._stop.is_set():
+                    return
+            if len(left) == len(due):
+                self._listener.wait(len(left), sorted({claim.owner for claim in held.values()}))
+                self._stop.wait(self._settings.look_again_s)
+            due = list(left.values())
+
+    def _attempt(self, due: _Due) -> bool:
+        """Claim a cell and do what is due: whether it is finished, by this run or by another."""
+        claim = Claim(due.cell.id, self._record.run_id, self._owner)
+        while True:
+            now = time.monotonic()
+            answer = self._store.claim(claim, self._settings.lease_s, after=self._seen.get(due.cell.id))
+            if answer is not ClaimAnswer.ATTEMPTED:
+                break
+            if self._adopt(due):
+                return True
+        if answer is ClaimAnswer.HELD:
+            return False
+        lease = Lease(self._store, claim, claimed_at=now, seconds=self._settings.lease_s, renew_seconds=self._settings.renew_s)
+        with lease:
+            self._lease = lease
+            if self._stop.is_set():
+                lease.stop.set()
+            result = due.predicted if due.where is None else self._execute(due.cell, due.predicted, due.where, lease.stop)
+            return self._finish(due.cell, result, lease)
+
+    def _adopt(self, due: _Due) -> bool:
+        """Take over what another run stored meanwhile; False: the cell must be done all the same."""
+        result = self._store.latest_results([due.cell.id])[due.cell.id]
+        self._note(result)
+        if result.outcome is Outcome.INTERRUPTED:
+            return False
+        if result.outcome is Outcome.SKIPPED and due.where is not None and not isinstance(self._checkpoint(due.cell), Answer):
+            # what was not there, is here
+            return False
+        where = self._where_before(due.cell) if due.where is not None else Execution(None)
+        # what failed in another run is not tried again by each
+        if result.outcome.final and state(due.cell, result, code_digests(due.cell), where).word != "done":
+            return False
+        self._summary.others.append(result)
+        self._listener.adopt(due.cell, result)
+        return True
+
+    def _execute(self, cell: Cell, predicted: CellResult, where: Execution, stop: threading.Event) -> CellResult:
         self._listener.start(cell, f"{cell.task} on {where.device}")
         started_at, clock = _now(), time.monotonic()
         log = self._folder / f"{cell.id}.log"
@@ -168,7 +269,7 @@ class Runner:
         else:
             worker = self._worker(cell, log)
             try:
-                answer = ask(worker, job, self._folder, timeout_s=self._timeout(self._plan.suite.timeout_s), stop=self._stop)
+                answer = ask(worker, job, self._folder, timeout_s=self._timeout(self._plan.suite.timeout_s), stop=stop)
             finally:
                 worker.end()
         if isinstance(answer, Answer):
@@ -176,7 +277,7 @@ class Runner:
                 cell_id=cell.id, outcome=answer.outcome, reason=answer.reason, started_at=started_at, seconds=time.monotonic() - clock
             )
         result = _merge(answer, predicted, where)
-        self._finish(cell, _with_note(result, "log", str(log)) if result.outcome.failure else result)
+        return _with_note(result, "log", str(log)) if result.outcome.failure else result
 
     def _worker(self, cell: Cell, log: Path) -> Worker | RankedWorker:
         """A fresh process, or as many as the cell's launch asks for."""
@@ -186,11 +287,14 @@ class Runner:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return RankedWorker(log, launch, threads=max(1, cores // launch.gpus))
 
-    def _job(self, cell: Cell, where: Execution, predicted: CellResult) -> Job | Answer:
-        step_flops = tuple(m for m in predicted.measurements if m.metric == "train_step_flops")
+    def _checkpoint(self, cell: Cell) -> str | Answer | None:
+        """The file that `cell` evaluates or starts from, or why it is not there; None: it needs none."""
         checkpoint = None
         trained = _needed_cell(cell)
         if trained is not None:
+            # a run that shares the database may have trained it since
+            for result in self._store.latest_results([trained]).values():
+                self._note(result)
             checkpoint = self._checkpoints.get(trained)
             if checkpoint is None:
                 return Answer(Outcome.SKIPPED, f"cell {trained}, which trains it, left no checkpoint")
@@ -198,6 +302,13 @@ class Runner:
             checkpoint = cell.checkpoint.removeprefix("file:")
         if checkpoint is not None and not Path(checkpoint).is_file():
             return Answer(Outcome.SKIPPED, f"checkpoint {checkpoint} is not there; train again with --fresh")
+        return checkpoint
+
+    def _job(self, cell: Cell, where: Execution, predicted: CellResult) -> Job | Answer:
+        step_flops = tuple(m for m in predicted.measurements if m.metric == "train_step_flops")
+        checkpoint = self._checkpoint(cell)
+        if isinstance(checkpoint, Answer):
+            return checkpoint
         root = self._plan.root(cell)
         folder = self._checkpoint_folder(cell)
         if self._settings.fresh and cell.task != "profile":
@@ -227,13 +338,16 @@ class Runner:
         code = hashlib.sha256(json.dumps(code_digests(cell), sort_keys=True).encode()).hexdigest()
         return self._settings.folder / "checkpoints" / f"{cell.id}-{code[:8]}"
 
-    def _finish(self, cell: Cell, result: CellResult) -> None:
+    def _finish(self, cell: Cell, result: CellResult, lease: Lease) -> bool:
+        """Store `result`; False: another run has taken the cell."""
         result = result.model_copy(update={"code": code_digests(cell), "started_at": result.started_at or _now()})
-        self._store.add_result(self._record.run_id, result)
+        if not lease.settle(result):
+            return False
         if result.checkpoint and result.outcome.final:
             self._checkpoints[cell.id] = result.checkpoint
         self._summary.results.append(result)
         self._listener.finish(cell, result)
+        return True
 
     def _drop_empty_logs(self) -> None:
         for log in self._folder.glob("*.log"):

@@ -58,6 +58,11 @@ class Location:
     def __str__(self) -> str:
         return str(self.path) if self.path else _shown(self.url)
 
+    @property
+    def has_password(self) -> bool:
+        """Whether a password stands in the URL."""
+        return self.url.password is not None or any("password" in name.lower() for name in self.url.query)
+
     def engine(self, access: Access, timeout_seconds: float) -> Engine:
         """An engine whose write transactions take the write lock at their start, and wait for it up to `timeout_seconds`.
 
@@ -84,7 +89,14 @@ class Location:
         if access == "read":
             limits += " -c default_transaction_read_only=on"
         with reported(str(self)):
-            return create_engine(self.url, connect_args={"connect_timeout": _CONNECT_SECONDS, "options": limits})
+            # claims need each statement to see what others committed before it, whatever the server's default is;
+            # and a connection that was idle through hours of training may be gone
+            return create_engine(
+                self.url,
+                isolation_level="READ COMMITTED",
+                pool_pre_ping=True,
+                connect_args={"connect_timeout": _CONNECT_SECONDS, "options": limits},
+            )
 
 
 def _begin(connection: Connection) -> None:

@@ -35,8 +35,20 @@ def _add_options(connection: Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE cells ADD COLUMN options TEXT NOT NULL DEFAULT ''")
 
 
+def _add_claims(connection: Connection) -> None:
+    # until version 2 a lock file kept a second run off an SQLite database
+    seconds, form = ("REAL", " STRICT, WITHOUT ROWID") if connection.dialect.name == "sqlite" else ("DOUBLE PRECISION", "")
+    connection.exec_driver_sql(
+        "CREATE TABLE claims (cell_id TEXT NOT NULL PRIMARY KEY, run_id TEXT NOT NULL, owner TEXT NOT NULL, "
+        f"expires_at {seconds} NOT NULL, FOREIGN KEY(run_id, cell_id) REFERENCES run_cells (run_id, cell_id)){form}"
+    )
+
+
 #: in order; the last one's `to` is `schema.SCHEMA_VERSION`. Version 1 is where the tables began.
-MIGRATIONS: tuple[Migration, ...] = (Migration(2, "cells name the options that were changed", _add_options),)
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(2, "cells name the options that were changed", _add_options),
+    Migration(3, "cells are claimed by the run that executes them", _add_claims),
+)
 
 
 def version(connection: Connection, where: str) -> int:

@@ -159,7 +159,7 @@ class Snapshot:
 def present(connection: Connection, key: Any, values: Sequence[str]) -> set[str]:
     """Those of `values` that the column `key` holds."""
     found: set[str] = set()
-    for chunk in _batches(values):
+    for chunk in batches(values):
         found.update(connection.execute(select(key).where(key.in_(chunk))).scalars())
     return found
 
@@ -193,7 +193,7 @@ def runs(connection: Connection, run_id: str | None = None) -> list[StoredRun]:
 def latest_results(connection: Connection, cell_ids: Sequence[str]) -> dict[str, StoredResult]:
     """The newest attempt at each of `cell_ids`, by cell id."""
     found = {}
-    for chunk in _batches(cell_ids):
+    for chunk in batches(cell_ids):
         newest = select(func.max(_results.result_id)).where(_results.cell_id.in_(chunk)).group_by(_results.cell_id)
         query = (
             select(schema.results, schema.environments.c.json.label("environment"))
@@ -241,7 +241,8 @@ def _summed_up(scalar: Scalar) -> ColumnElement[Any]:
     return over(_m.value).filter(mine)
 
 
-def _batches(values: Iterable[str]) -> Iterator[list[str]]:
+def batches(values: Iterable[str]) -> Iterator[list[str]]:
+    """The different `values`, in lists that one query takes."""
     each = list(dict.fromkeys(values))
     for start in range(0, len(each), _BATCH):
         yield each[start : start + _BATCH]

@@ -3,7 +3,10 @@
     environments ◄── runs ◄── run_cells ──► cells        what was asked for, and where
                                   ▲
                                results ◄── measurements  one result per attempt at a cell
-    predictions                                          a cache; the only rows that may change
+    claims                                               who executes a cell now, and until when: run_cells ◄── claims
+    predictions                                          a cache
+
+Claims and predictions are the only rows that may change.
 
 A result is written measurements first: its own row seals it, after which nothing can be added, changed or deleted.
 """
@@ -34,7 +37,7 @@ from sqlalchemy.types import TypeEngine, UserDefinedType
 #: "bctl" in ASCII: what `file` and SQLite's `PRAGMA application_id` show
 APPLICATION_ID = 0x6263746C
 #: version of the tables below; a change to them comes with a migration to the new number
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 #: dialects whose triggers stand below; results that anyone could change are no results, so there are no others
 DIALECTS = ("sqlite", "postgresql")
 
@@ -141,6 +144,17 @@ measurements = _table(
     # also turns away NaN, which SQLite stores as NULL
     CheckConstraint("(value IS NULL) = (reason IS NOT NULL)", name="absence_has_a_reason"),
     CheckConstraint("source IN ('measured', 'predicted', 'published')", name="source_is_named"),
+    rowid=False,
+)
+claims = _table(
+    "claims",
+    Column("cell_id", Text, primary_key=True),
+    Column("run_id", Text, nullable=False),
+    # host and process, for people
+    Column("owner", Text, nullable=False),
+    # seconds since 1970, by the clock of the server; of SQLite, by that of the machine
+    Column("expires_at", _seconds, nullable=False),
+    ForeignKeyConstraint(["run_id", "cell_id"], ["run_cells.run_id", "run_cells.cell_id"]),
     rowid=False,
 )
 predictions = _table(

@@ -1,6 +1,7 @@
-"""The results database: one writer, any number of readers, and nothing that was finished ever changes.
+"""The results database: writers take turns, any number of readers, and nothing that was finished ever changes.
 
-SQLite by default, PostgreSQL for a team. What `add_result` returned from is on disk, whatever happens to the process afterwards.
+SQLite by default, PostgreSQL for a team. Several runs share one: each claims a cell before it executes it. What `add_result` returned
+from is on disk, whatever happens to the process afterwards.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from benchctl.errors import StoreError, UsageError, unknown
 from benchctl.record import CellResult, Measurement, RunRecord
 from benchctl.spec import Cell, options_text
-from benchctl.store import opening, reading, schema
+from benchctl.store import claims, opening, reading, schema
+from benchctl.store.claims import Claim, ClaimAnswer, ClaimLost
 from benchctl.store.faults import reported
 from benchctl.store.location import Location
 from benchctl.store.stored import StoredResult, StoredRun
@@ -32,7 +34,7 @@ BUSY_SECONDS = 30.0
 
 
 class Store:
-    """One open results database. Use it as a context manager, from one process.
+    """One open results database. Use it as a context manager, from one process; its threads may share it.
 
     Every method raises `StoreError`, one line, where the database is locked, damaged, read-only, full or out of reach.
     """
@@ -96,13 +98,44 @@ class Store:
             if not found:
                 raise StoreError(f"run '{run_id}' was never begun", where=str(self.location))
 
-    def add_result(self, run_id: str, result: CellResult) -> int:
+    def claim(self, claim: Claim, seconds: float, *, after: int | None = None) -> ClaimAnswer:
+        """Take the right to execute a cell for `seconds`, also from a holder whose time is over.
+
+        Args:
+            claim: who wants which cell; its run must have planned it.
+            seconds: until it must have been renewed.
+            after: id of the newest attempt at the cell that the caller knows, or None; a newer one is the answer `ATTEMPTED`.
+        """
+        with self._write() as connection:
+            return claims.take(connection, claim, seconds, after)
+
+    def renew(self, claim: Claim, seconds: float) -> bool:
+        """Hold `claim` for `seconds` from now; False: it is another's, or nobody's."""
+        with self._write() as connection:
+            return claims.renew(connection, claim, seconds)
+
+    def release(self, claim: Claim) -> bool:
+        """Give `claim` back; False: it was not held any more."""
+        with self._write() as connection:
+            return claims.release(connection, claim)
+
+    def holders(self, cell_ids: Sequence[str]) -> dict[str, Claim]:
+        """The claims on those of `cell_ids` that are held now, by cell id."""
+        with self._read() as connection:
+            return claims.holders(connection, cell_ids)
+
+    def add_result(self, run_id: str, result: CellResult, claim: Claim | None = None) -> int:
         """Store one attempt at a cell with its measurements, in one transaction, and return its result id.
 
+        With `claim`, that is released in the same transaction: whoever takes the cell next sees the result.
+
         Raises:
+            ClaimLost: `claim` is not held any more; nothing is stored.
             StoreError: also where `run_id` did not plan the cell.
         """
         with self._write() as connection:
+            if claim is not None and not claims.release(connection, claim):
+                raise ClaimLost(f"the claim on cell '{claim.cell_id}' went to another run", where=str(self.location))
             planned = schema.run_cells.c
             if not connection.scalar(
                 select(func.count()).where(planned.run_id == run_id, planned.cell_id == result.cell_id).select_from(schema.run_cells)
@@ -221,7 +254,8 @@ class Store:
 def _insert_new(connection: Connection, table: Any, rows: list[dict[str, Any]]) -> None:
     """Insert the rows whose key is not there yet. The key is a hash of the content, so what is there is the same."""
     (key,) = table.primary_key
-    rows = list({row[key.name]: row for row in rows}.values())
+    # in one order for everybody: two runs that add the same cells at once would else wait for each other
+    rows = sorted({row[key.name]: row for row in rows}.values(), key=lambda row: row[key.name])
     known = reading.present(connection, key, [row[key.name] for row in rows])
     new = [row for row in rows if row[key.name] not in known]
     if not new:

@@ -199,17 +199,6 @@ def test_pretrained_weights_that_cannot_be_had_name_the_file(ran: Path):
     assert all("facebook/timesformer-base-finetuned-k400" in reason and "BENCHCTL_WEIGHTS" in reason for reason in reasons)
 
 
-def test_a_second_run_into_the_same_database_is_refused(ran: Path):
-    import fcntl
-
-    with (ran / "results" / ".benchctl.db.runner").open("a+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        ended = benchctl("run", "suite.yaml", folder=ran)
-    assert ended.returncode == 3
-    assert "another benchctl run" in ended.stderr
-    assert len(ended.stderr.strip().splitlines()) == 1
-
-
 def test_a_time_limit_is_an_outcome(ran: Path):
     ended = benchctl(
         "run", "suite.yaml", "--only", "videomae-tiny", "--fresh", "--timeout", "1", "--json", "--db", "timeout.db", folder=ran

@@ -11,6 +11,7 @@ from store_samples import cell, result, run
 
 from benchctl.errors import StoreError
 from benchctl.store import migrations, schema
+from benchctl.store.claims import Claim, ClaimAnswer
 from benchctl.store.migrations import Migration
 from benchctl.store.store import Store
 
@@ -35,6 +36,41 @@ def filled(database: Path) -> Path:
         store.begin_run(run(), [cell()])
         store.add_result("run-1", result(cell()))
     return database
+
+
+def before_claims(path: Path) -> None:
+    """Make `path` a database of version 2, as benchctl made them before cells were claimed."""
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("DROP TABLE claims")
+        raw.execute("PRAGMA user_version=2")
+
+
+def test_a_database_without_claims_gets_them(filled: Path) -> None:
+    new = read(filled, "SELECT * FROM pragma_table_info('claims')")
+    before_claims(filled)
+    with Store.open(filled) as store:
+        assert store.measurements(1)[0].value == 7
+        wanted = Claim(cell().id, "run-1", "here")
+        assert store.claim(wanted, 60, after=1) is ClaimAnswer.CLAIMED
+    assert read(filled, "SELECT * FROM pragma_table_info('claims')") == new
+    assert read(filled, "SELECT strict, wr FROM pragma_table_list WHERE name = 'claims'") == [(1, 1)]
+    assert read(filled, 'SELECT "table", "from" FROM pragma_foreign_key_list(\'claims\')') == [
+        ("run_cells", "run_id"),
+        ("run_cells", "cell_id"),
+    ]
+
+
+def test_a_server_without_claims_gets_them(postgresql: str) -> None:
+    with Store.open(postgresql) as store, store._write() as connection:
+        columns = "SELECT column_name, data_type, is_nullable FROM information_schema.columns WHERE table_name = 'claims'"
+        new = connection.exec_driver_sql(columns).all()
+        connection.exec_driver_sql("DROP TABLE claims")
+        connection.exec_driver_sql("UPDATE benchctl_schema SET version = 2")
+    with Store.open(postgresql) as store:
+        with store._write() as connection:
+            assert connection.exec_driver_sql(columns).all() == new
+        store.begin_run(run(), [cell()])
+        assert store.claim(Claim(cell().id, "run-1", "here"), 60) is ClaimAnswer.CLAIMED
 
 
 NOW = schema.SCHEMA_VERSION
