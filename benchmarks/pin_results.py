@@ -1,6 +1,8 @@
-"""Writes what a suite's trainings came to, as they stand in a results database, into a file of pins.
+"""Writes what a suite's trainings came to, as they stand in one or more results databases, into a file of pins.
 
 python benchmarks/pin_results.py matched_budget --db results/benchctl.db baselines/pins/matched_budget.yaml
+
+Where several databases have a cell, the first one's is taken.
 """
 
 from __future__ import annotations
@@ -68,17 +70,29 @@ def pins(suite: str, db: str) -> dict[str, Any]:
     }
 
 
+def together(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """The cells of all of them, which must have been asked for alike."""
+    first = parts[0]
+    for key in ("suite", "dataset", "data_fingerprint", "test_clips_sha256", "budget", "environment"):
+        differing = [part[key] for part in parts if part[key] != first[key]]
+        assert not differing, f"{key} differs: {first[key]} and {differing[0]}"
+    cells = {cell["cell"]: cell for part in reversed(parts) for cell in part["cells"]}
+    ordered = sorted(cells.values(), key=lambda cell: (cell["method"], cell["frames"], cell["seed"]))
+    return {**first, "runs": sorted({run for part in parts for run in part["runs"]}), "cells": ordered}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suite")
     parser.add_argument("file", type=Path)
     parser.add_argument("--db", default="results/benchctl.db")
+    parser.add_argument("--also", action="append", default=[], metavar="DB", help="another database with cells of the suite")
     options = parser.parse_args()
     yaml = YAML()
     yaml.width = 1000
     yaml.default_flow_style = None
     with options.file.open("w") as stream:
-        yaml.dump(pins(options.suite, options.db), stream)
+        yaml.dump(together([pins(options.suite, db) for db in (options.db, *options.also)]), stream)
 
 
 if __name__ == "__main__":

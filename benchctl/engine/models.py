@@ -132,6 +132,9 @@ def notes(cell: Cell, model: nn.Module) -> dict[str, object]:
     counted = spec.config.counted_frames(cell.shape.frames)
     if counted != cell.shape.frames:
         found["counted_frames"] = counted
+    read = spec.config.pixels(cell.shape)
+    if read is not None and read.frames != cell.shape.frames:
+        found["frames_read"] = read.frames
     return found
 
 

@@ -101,13 +101,13 @@ def floor_of(trained: Trained) -> dict[int, int]:
             single: dict[object, int] = {}
             for i in places:
                 share, score = trained.of[i].content.get("train_fraction"), trained.scores[i]
-                if trained.of[i].first.frames == 1 and score:
+                if trained.of[i].sees_one_frame and score:
                     best = trained.scores[single[share]] if share in single else None
                     if best is None or score.mean > best.mean:
                         single[share] = i
             for i in places:
                 floor = single.get(trained.of[i].content.get("train_fraction"))
-                if floor is not None and trained.of[i].first.frames > 1:
+                if floor is not None and not trained.of[i].sees_one_frame:
                     found[i] = floor
     return found
 
@@ -130,7 +130,7 @@ def _spread(score: Sample) -> tuple[Value, Value]:
 def _above(trained: Trained, place: int, floor: int | None) -> Value:
     score = trained.scores[place]
     base = trained.scores[floor] if floor is not None else None
-    if trained.of[place].first.frames == 1:
+    if trained.of[place].sees_one_frame:
         return Absent("single frame")
     return NOT_RECORDED if score is None or base is None else score.mean - base.mean
 

@@ -17,6 +17,7 @@ _TEXTS = {
     "padding": "Padding",
     "flow": "Optical flow",
     "counted_frames": "Frames that papers count",
+    "frames_read": "Frames that are read of each clip",
     "pretraining": "Pre-training that the weights bring along",
     "searched": "Recipe searched, inside the budget",
     "not_measured": "Not measured here",

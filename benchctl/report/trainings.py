@@ -53,6 +53,11 @@ class Training:
         """One of its cells, for all that they have in common."""
         return self.cells[0]
 
+    @property
+    def sees_one_frame(self) -> bool:
+        """Whether a single frame is read of each clip. Some methods read more frames than they work on: the TIME layer arranges them."""
+        return all(cell.notes.get("frames_read", cell.frames) == 1 for cell in self.cells)
+
     @cached_property
     def done(self) -> tuple[CellRow, ...]:
         """The cells that ended well: those whose numbers count."""

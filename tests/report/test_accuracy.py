@@ -84,6 +84,16 @@ def test_the_best_come_first_and_stand_above_the_best_single_frame(store: Store)
     assert "Rows on motion_shapes have different budgets (4,800 clips; 9,600 clips): only those of one budget compare." in notes
 
 
+def test_one_arranged_frame_is_not_a_single_frame(store: Store) -> None:
+    """A TIME layer works on one frame, into which it put sixteen: it is no floor, and stands above it."""
+    found = built(
+        store,
+        trained(0.2, method="a", frames=1),
+        trained(0.6, method="time", frames=1, notes={"frames_read": 16}),
+    )
+    assert [(r["method"], r["above_floor"]) for r in found] == [("time", pytest.approx(0.4)), ("a", Absent("single frame"))]
+
+
 def test_without_a_floor_nothing_stands_above_it(store: Store) -> None:
     (row,) = built(store, trained(0.5))
     assert row["above_floor"] == Absent("n/a")
