@@ -265,6 +265,7 @@ class Runner:
             try:
                 answer = ask(worker, job, self._folder, timeout_s=self._timeout(self._plan.suite.timeout_s), stop=lease.stop)
             finally:
+                lease.on_lost = None
                 worker.end()
         if isinstance(answer, Answer):
             answer = CellResult(
