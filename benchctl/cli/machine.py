@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import secrets
 import shlex
 import sys
@@ -75,7 +76,12 @@ def run_record(loaded: LoadedSuite, machine: Facts) -> RunRecord:
         run_id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}",
         suite=loaded.suite.name,
         suite_json=loaded.canonical,
-        command=shlex.join(["benchctl", *sys.argv[1:]]),
+        command=without_passwords(shlex.join(["benchctl", *sys.argv[1:]])),
         started_at=now.isoformat(timespec="seconds"),
         environment=machine.environment,
     )
+
+
+def without_passwords(command: str) -> str:
+    """`command` with `***` for passwords in URLs: whoever shares the database reads it."""
+    return re.sub(r"([?&]password=)[^&\s']*", r"\1***", re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1:***@", command))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -22,16 +22,17 @@ RENEW_SECONDS = 15.0
 class Lease:
     """A claim of this run. Inside the block it is renewed; at its end it is given back, unless a result was stored."""
 
-    def __init__(self, store: Store, claim: Claim, *, claimed_at: float, seconds: float, renew_seconds: float) -> None:
-        """Keep a claim that was made for `seconds` at `claimed_at`, in seconds of the monotonic clock."""
+    def __init__(self, store: Store, claim: Claim, *, seconds: float, renew_seconds: float) -> None:
+        """Keep a claim that was just made for `seconds`."""
         self._store = store
         self._claim = claim
-        self._claimed_at = claimed_at
         self._seconds = seconds
         self._renew_seconds = renew_seconds
         #: set when the work must end: the lease is lost, or whoever holds it wants to stop
         self.stop = threading.Event()
-        #: another run may have taken the cell
+        #: called when the lease is lost, before `stop` is set
+        self.on_lost: Callable[[], None] | None = None
+        #: another run took the cell
         self.lost = False
         self._over = False
         self._ended = threading.Event()
@@ -62,19 +63,17 @@ class Lease:
         return True
 
     def _keep(self) -> None:
-        renewed = self._claimed_at
         while not self._ended.wait(self._renew_seconds):
-            now = time.monotonic()
             try:
                 kept = self._store.renew(self._claim, self._seconds)
             except StoreError:
-                # locked or out of reach for the moment: as long as the lease lasts, nobody can have taken the cell
-                if now - renewed < self._seconds:
-                    continue
-                kept = False
+                # locked or out of reach for the moment, which need not be the end of hours of training: had another run taken the
+                # cell meanwhile, no second result could be stored
+                continue
             if not kept:
                 # a result that is stored at this moment has ended the claim too: then nobody asks any more
                 self.lost = not self._over
+                if self.lost and self.on_lost is not None:
+                    self.on_lost()
                 self.stop.set()
                 return
-            renewed = now

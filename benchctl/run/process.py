@@ -138,6 +138,10 @@ class Worker:
         if self._process.stdout is not None:
             self._process.stdout.close()
 
+    def kill(self) -> None:
+        """End it and everything it started at once, also from another thread: it writes nothing any more."""
+        self.signal(signal.SIGKILL)
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to it and everything it started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -225,21 +225,16 @@ class Runner:
     def _attempt(self, due: _Due) -> bool:
         """Claim a cell and do what is due: whether it is finished, by this run or by another."""
         claim = Claim(due.cell.id, self._record.run_id, self._owner)
-        while True:
-            now = time.monotonic()
-            answer = self._store.claim(claim, self._settings.lease_s, after=self._seen.get(due.cell.id))
-            if answer is not ClaimAnswer.ATTEMPTED:
-                break
+        while (answer := self._store.claim(claim, self._settings.lease_s, after=self._seen.get(due.cell.id))) is ClaimAnswer.ATTEMPTED:
             if self._adopt(due):
                 return True
         if answer is ClaimAnswer.HELD:
             return False
-        lease = Lease(self._store, claim, claimed_at=now, seconds=self._settings.lease_s, renew_seconds=self._settings.renew_s)
-        with lease:
+        with Lease(self._store, claim, seconds=self._settings.lease_s, renew_seconds=self._settings.renew_s) as lease:
             self._lease = lease
             if self._stop.is_set():
                 lease.stop.set()
-            result = due.predicted if due.where is None else self._execute(due.cell, due.predicted, due.where, lease.stop)
+            result = due.predicted if due.where is None else self._execute(due.cell, due.predicted, due.where, lease)
             return self._finish(due.cell, result, lease)
 
     def _adopt(self, due: _Due) -> bool:
@@ -259,7 +254,7 @@ class Runner:
         self._listener.adopt(due.cell, result)
         return True
 
-    def _execute(self, cell: Cell, predicted: CellResult, where: Execution, stop: threading.Event) -> CellResult:
+    def _execute(self, cell: Cell, predicted: CellResult, where: Execution, lease: Lease) -> CellResult:
         self._listener.start(cell, f"{cell.task} on {where.device}")
         started_at, clock = _now(), time.monotonic()
         log = self._folder / f"{cell.id}.log"
@@ -268,9 +263,12 @@ class Runner:
             answer: CellResult | Answer = job
         else:
             worker = self._worker(cell, log)
+            # not asked to end: the checkpoint that it would still write is another run's by now
+            lease.on_lost = worker.kill
             try:
-                answer = ask(worker, job, self._folder, timeout_s=self._timeout(self._plan.suite.timeout_s), stop=stop)
+                answer = ask(worker, job, self._folder, timeout_s=self._timeout(self._plan.suite.timeout_s), stop=lease.stop)
             finally:
+                lease.on_lost = None
                 worker.end()
         if isinstance(answer, Answer):
             answer = CellResult(

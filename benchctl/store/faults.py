@@ -34,6 +34,8 @@ _SQLITE = {
 #: PostgreSQL SQLSTATE, or its two-letter class -> what and fix
 _POSTGRESQL = {
     "55P03": _LOCKED,
+    # a deadlock, or a serialisation failure
+    "40": _LOCKED,
     "25006": _READ_ONLY,
     "42501": _READ_ONLY,
     "53100": _FULL,

@@ -56,6 +56,8 @@ main()
 """
 LEASE_SECONDS, RENEW_SECONDS = 8.0, 1.0
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Runs:

@@ -96,6 +96,26 @@ def test_threads_of_a_run_share_a_store(store: Store) -> None:
         assert all(pool.map(lambda _: store.renew(A, LONG), range(40)))
 
 
+def test_processes_that_make_the_same_database_at_once(url: str, store: Store, tmp_path: Path) -> None:
+    if store.location.path is None:
+        with store._write() as connection:
+            connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+            connection.exec_driver_sql("CREATE SCHEMA public")
+    else:
+        url = str(tmp_path / "another" / "results.db")
+    code = "import sys; from benchctl.store.store import Store; sys.stdin.readline(); Store.open(sys.argv[1]).close()"
+    makers = [subprocess.Popen([sys.executable, "-c", code, url], stdin=subprocess.PIPE, text=True) for _ in range(4)]
+    for maker in makers:
+        assert maker.stdin
+        maker.stdin.write("\n")
+        maker.stdin.flush()
+    for maker in makers:
+        maker.communicate(timeout=60)
+    assert [maker.returncode for maker in makers] == [0] * 4
+    with Store.open(url, read_only=True) as made:
+        assert made.runs() == []
+
+
 #: takes every cell that it can get, and says which
 TAKER = """
 import sys, time
