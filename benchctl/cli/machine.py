@@ -55,6 +55,9 @@ def check_launch(launch: Launch | None, machine: Facts, device: str) -> None:
         return
     if launch.engine == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
         raise MissingError("DeepSpeed is not installed", where="launch.engine", fix="pip install 'benchctl[deepspeed]', or use 'plain'")
+    if launch.nodes > 1:
+        what = f"{launch.nodes} nodes are asked for, and the ranks of a run are the processes of one"
+        raise MissingError(what, where="launch.nodes", fix="set 'nodes: 1'; to plan, use 'benchctl plan'")
     gpus = len(machine.environment.gpus)
     if machine.cuda and device != "cpu":
         if launch.gpus > gpus:
