@@ -107,6 +107,8 @@ def test_a_launch_is_part_of_the_cell_and_of_its_label(tmp_path) -> None:
         (["launch.engine=deepspeed", "launch.half=weights", "precision=bf16"], "bf16 weights at ZeRO stage 0"),
         (["launch.gpus=2", "task=profile"], "this suite does not; leave it out"),
         (["launch.gpu=2"], "gpus"),
+        (["launch.gpus=2", "launch.micro_batch=auto"], "set 'memory_cap_gib'"),
+        (["launch.engine=deepspeed", "launch.gpus=2", "launch.micro_batch=auto"], "memory under DeepSpeed is not predicted"),
     ],
 )
 def test_a_suite_that_cannot_be_launched_says_where(tmp_path, settings: list[str], said: str) -> None:

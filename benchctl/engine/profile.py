@@ -120,19 +120,42 @@ def predict_memory(cell: Cell) -> tuple[list[Measurement], Notes, str | None]:
 
     Where the step cannot be traced, the measurements hold the reason instead of a value.
     """
+    launch = cell.launch
+    if launch is None:
+        return _predict_memory(cell, cell.shape.batch_size)
+    if launch.engine == "deepspeed":
+        return _unpredicted("memory of a rank under DeepSpeed is not predicted"), {}, None
+    answer = None
+    for micro_batch in launch.micro_batches(cell.shape.batch_size):
+        found, notes, reason = _predict_memory(cell, micro_batch)
+        answer = found, {**notes, "per_rank": f"predicted memory is of one of {launch.ranks} ranks", "micro_batch": micro_batch}, reason
+        if reason is None:
+            break
+    assert answer is not None, "a launch has a micro-batch"
+    return answer
+
+
+def _unpredicted(reason: str) -> list[Measurement]:
+    return [
+        Measurement(metric="peak_memory_bytes", value=None, kind=kind, reason=reason, source="predicted", device="cuda")
+        for kind in ("allocated", "reserved")
+    ]
+
+
+def _predict_memory(cell: Cell, clips: int) -> tuple[list[Measurement], Notes, str | None]:
+    """The same for forward passes of so many clips. A rank of DistributedDataParallel needs no more: its gradients lie in its buckets."""
     gpu = cell.gpu or DEFAULT_GPU
     predicted: dict[str, Any] = {"source": "predicted", "device": "cuda"}
-    kinds: tuple[Literal["allocated", "reserved"], ...] = ("allocated", "reserved")
     try:
         trace: StepTrace = predict(
             lambda: models.build(cell, pretrained=False),
             lambda model: make_step(cell, model),
-            lambda: example(cell, cell.shape.batch_size),
+            lambda: example(cell, clips),
             attention=cell.attention,
             device=TracedDevice("cuda", GPUS[gpu]),
         )
     except TraceFailed as failed:
-        return [Measurement(metric="peak_memory_bytes", value=None, kind=kind, reason=str(failed), **predicted) for kind in kinds], {}, None
+        return _unpredicted(str(failed)), {}, None
     peak = trace.peak(cap_bytes=cell.memory_cap_bytes)
     found = [
         Measurement(metric="peak_memory_bytes", value=peak.allocated_bytes, kind="allocated", **predicted),
