@@ -179,7 +179,7 @@ def test_memory_of_a_rank_is_that_of_its_micro_batch():
     whole = {n: predicted(cell(ref, shape=ClipShape(frames=16, resolution=224, batch_size=n))) for n in (2, 4, 8)}
     two = cell(ref, shape=ClipShape(frames=16, resolution=224, batch_size=8), launch=Launch(gpus=2))
     assert predicted(two) == whole[4]
-    auto = two.model_copy(update={"launch": Launch(gpus=2, micro_batch="auto"), "memory_cap_bytes": whole[4][1] - 1})
+    auto = two.model_copy(update={"launch": Launch(gpus=2, micro_batch="auto"), "memory_cap_bytes": whole[4][0] - 1})
     found, notes, reason = profile.predict_memory(auto)
     assert reason is None
     assert notes["micro_batch"] == 2
