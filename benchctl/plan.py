@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from benchctl import lookup
 from benchctl.errors import BenchctlError, DataMissing, UnknownName, UsageError, WeightsMissing
+from benchctl.launch import Launch
 from benchctl.record import CellResult, Outcome
 from benchctl.spec import (
     COMMON_RECIPE,
@@ -289,8 +290,10 @@ def expand(loaded: LoadedSuite, data: Sources = NO_DATA, checks: Checks = NO_CHE
                 "gpu": suite.gpu,
             }
             start = resolver.start(method[1], common) if suite.pretraining else None
-            for cell in _tasks(suite, common, start, data):
-                cells.setdefault(cell.id, cell)
+            for launch in suite.launch or (Launch(),):
+                # one plain process is what a cell is without any launch
+                for cell in _tasks(suite, common, start, data, None if launch == Launch() else launch):
+                    cells.setdefault(cell.id, cell)
     return Plan(suite, tuple(cells.values()), data)
 
 
@@ -507,22 +510,22 @@ class _Resolver:
 
     def launches(self, shape: ClipShape, precision: Precision) -> None:
         """Raise where the processes that the suite asks for cannot share steps of `shape`."""
+        for index, launch in enumerate(self._loaded.suite.launch):
+            self._launches(("launch", index), launch, shape, precision)
+
+    def _launches(self, place: Location, launch: Launch, shape: ClipShape, precision: Precision) -> None:
         suite = self._loaded.suite
-        launch = suite.launch
-        if launch is None:
-            return
         if "train" not in suite.task:
-            raise self._loaded.error(
-                ("launch",), "several processes train, and this suite does not", "leave it out, or add train to 'task'"
-            )
+            raise self._loaded.error(place, "several processes train, and this suite does not", "leave it out, or add train to 'task'")
         if (misfit := launch.misfit(shape.batch_size, precision)) is not None:
-            raise self._loaded.error(("launch",), *misfit)
+            raise self._loaded.error(place, *misfit)
+        micro: Location = (*place, "micro_batch")
         if launch.micro_batch == "auto" and launch.engine == "deepspeed":
             what = "'micro_batch: auto' takes the most that is predicted to fit, and memory under DeepSpeed is not predicted"
-            raise self._loaded.error(("launch", "micro_batch"), what, "give a number, or leave it out")
+            raise self._loaded.error(micro, what, "give a number, or leave it out")
         if launch.micro_batch == "auto" and suite.memory_cap_gib is None:
             what = "'micro_batch: auto' takes the most that fits, and nothing says into what"
-            raise self._loaded.error(("launch", "micro_batch"), what, "set 'memory_cap_gib' to the memory of your GPU")
+            raise self._loaded.error(micro, what, "set 'memory_cap_gib' to the memory of your GPU")
 
     def needs(self, asked: _Asked, data: Sources, checks: Checks) -> None:
         """Raise where the method lacks weights or its own pre-training, or clips the flow or the tracks that it reads with them."""
@@ -605,11 +608,11 @@ def _matching(ref: MethodRef) -> list[MethodRef]:
     return [ref.model_copy(update={"name": name}) for name in names] or [ref]
 
 
-def _tasks(suite: Suite, common: dict[str, Any], starting: dict[str, Any] | None, data: Sources) -> Iterator[Cell]:
+def _tasks(suite: Suite, common: dict[str, Any], starting: dict[str, Any] | None, data: Sources, launch: Launch | None) -> Iterator[Cell]:
     """The cells of one method at one shape, each behind those that it needs; `starting` is what it starts from."""
     for seed, share in itertools.product(suite.seeds, suite.train_fraction):
         given = {**common, "seed": seed}
-        start = Cell(seed=seed, **starting, **_about(suite, data.for_start), launch=suite.launch) if starting else None
+        start = Cell(seed=seed, **starting, **_about(suite, data.for_start), launch=launch) if starting else None
         if start is not None:
             yield start
         trained: Cell | None = None
@@ -621,7 +624,7 @@ def _tasks(suite: Suite, common: dict[str, Any], starting: dict[str, Any] | None
             learning: dict[str, Any] = {"train_fraction": share if share < 1 else None} | _about(suite, data.main)
             if task == "train":
                 started = f"cell:{start.id}" if start else None
-                trained = Cell(task=task, **given, **learning, budget=suite.budget, search=suite.search, start=started, launch=suite.launch)
+                trained = Cell(task=task, **given, **learning, budget=suite.budget, search=suite.search, start=started, launch=launch)
                 yield trained
                 continue
             checkpoint = f"cell:{trained.id}" if trained else f"file:{suite.checkpoint}" if suite.checkpoint else None

@@ -557,7 +557,9 @@ class Suite(Vocabulary):
     )
     pretraining: Pretraining | None = Field(None, description="what every training starts from: cells of their own, run before it")
     checkpoint: str | None = Field(None, description="file to evaluate; default: what the same suite's train cell wrote")
-    launch: Launch | None = Field(None, description="several processes for each training, and their engine; default: one process")
+    launch: Annotated[tuple[Launch, ...], one_or_more(Launch)] = Field(
+        (), description="several processes for each training, and their engine; a list makes one cell for each; default: one process"
+    )
     timeout_s: PositiveFloat = Field(3600.0, description="time limit of one cell in seconds")
 
     @model_validator(mode="before")

@@ -100,6 +100,13 @@ def test_a_launch_is_part_of_the_cell_and_of_its_label(tmp_path) -> None:
     assert two.label.startswith("moss-tiny(launch=deepspeed zero2 2 ranks)/train")
 
 
+def test_a_list_of_launches_makes_a_cell_for_each_and_one_plain_process_is_none(tmp_path) -> None:
+    (alone,) = cells(tmp_path)
+    found = cells(tmp_path, "launch=[{gpus: 1}, {gpus: 2}, {engine: deepspeed, gpus: 1}]")
+    assert found[0].id == alone.id
+    assert [str(cell.launch) for cell in found[1:]] == ["ddp 2 ranks", "deepspeed zero0 1 rank"]
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from benchctl.errors import DeviceMissing, MissingError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from benchctl.launch import Launch
     from benchctl.record import Environment, RunRecord
     from benchctl.suite_file import LoadedSuite
@@ -45,14 +47,19 @@ def facts(device: str) -> Facts:
     return Facts(cuda=missing is None, cores=here.cpu_cores, environment=here)
 
 
-def check_launch(launch: Launch | None, machine: Facts, device: str) -> None:
-    """See, before anything starts, that the processes that `launch` asks for can be had here; say so where they are no GPUs.
+def check_launches(launches: Sequence[Launch], machine: Facts, device: str) -> None:
+    """See, before anything starts, that the processes that a suite asks for can be had here; say so where they are no GPUs.
 
     Raises:
         MissingError: DeepSpeed is not installed, GPUs or cores are too few, or nobody started the processes of other nodes.
     """
-    if launch is None:
-        return
+    for launch in launches:
+        _check_launch(launch, machine, device)
+    if launches and (device == "cpu" or not machine.cuda):
+        print("benchctl: no GPU is used: ranks are CPU processes, connected by gloo", file=sys.stderr)  # noqa: T201
+
+
+def _check_launch(launch: Launch, machine: Facts, device: str) -> None:
     if launch.engine == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
         raise MissingError("DeepSpeed is not installed", where="launch.engine", fix="pip install 'benchctl[deepspeed]', or use 'plain'")
     if launch.nodes > 1:
@@ -66,7 +73,6 @@ def check_launch(launch: Launch | None, machine: Facts, device: str) -> None:
     if launch.gpus > max(2, machine.cores):
         what = f"without a GPU, ranks are CPU processes: {launch.gpus} are asked for on {machine.cores} cores"
         raise DeviceMissing(what, where="launch.gpus", fix=f"set it to {max(2, machine.cores)} or less")
-    print(f"benchctl: no GPU is used: {launch} as CPU processes, connected by gloo", file=sys.stderr)  # noqa: T201
 
 
 def run_record(loaded: LoadedSuite, machine: Facts) -> RunRecord:

@@ -69,7 +69,7 @@ def run(
     facts = machine.facts(device)
     with Store.open(url) as store:
         plan, loaded = planned(suite, with_launch(settings, launch), only, make_data=True)
-        machine.check_launch(plan.suite.launch, facts, device)
+        machine.check_launches(plan.suite.launch, facts, device)
         record = machine.run_record(loaded, facts)
         how = running.Settings(
             folder=results_folder(url),

@@ -52,7 +52,8 @@ def slurm(
             fix="give --db postgresql://USER@HOST/NAME, or leave --array out",
         )
     _check(time, partition)
-    launch = loaded.suite.launch or Launch()
+    # of several, the largest: a task runs cells of all of them
+    launch = max(loaded.suite.launch, key=lambda each: (each.nodes, each.gpus), default=Launch())
     command = ["benchctl", "run", suite]
     for option, values in (("--db", [] if location.has_password else [url]), ("--set", settings), ("--only", only)):
         command += [word for value in values or () for word in (option, value)]

@@ -86,7 +86,7 @@ def _learn(cell: Cell, settings: WorkSettings, school: _School) -> Learned:
     progress = ending.progress
     measurements = [*counted, *progress.measurements(cell, taught.allowance, settings.device), *_flops_used(progress, counted)]
     measurements += [*_taken(progress, devices, ranks, notes), *searched.measurements(settings.device)]
-    measurements += _of_ranks(cell, progress, ranks, settings.device)
+    measurements += [_throughput(cell, progress.used, settings.device), *_of_ranks(cell, ranks, settings.device)]
     if searched.trials:
         notes["searched"] = searched.note(cell)
     unreadable = dict(progress.unreadable)
@@ -228,26 +228,30 @@ def _launched(cell: Cell, ranks: Ranks, device: str) -> dict[str, Any]:
     return found
 
 
-def _of_ranks(cell: Cell, progress: Progress, ranks: Ranks, device: Literal["cpu", "cuda"]) -> list[Measurement]:
-    """How many processes trained, how fast together, and the most memory that one of them had."""
+def _throughput(cell: Cell, used: Used, device: Literal["cpu", "cuda"]) -> Measurement:
+    """Clips a second of all ranks together, since the first steps, in which kernels are chosen and workers start."""
+    steps, seconds = used.steps - used.warmup_steps, used.seconds - used.warmup_seconds
+    known = used.warmup_steps > 0 and steps > 0 and seconds > 0
+    return Measurement(
+        metric="throughput_clips_per_second",
+        value=steps * cell.shape.batch_size / seconds if known else None,
+        kind="training",
+        device=device,
+        reason=None if known else "too few steps: the first ones do not count",
+    )
+
+
+def _of_ranks(cell: Cell, ranks: Ranks, device: Literal["cpu", "cuda"]) -> list[Measurement]:
+    """How many processes trained, and the most memory that one of them had."""
     if cell.launch is None:
         return []
-    used = progress.used
     # of the whole process, whose interpreter and libraries are most of it where models are small
     kinds = {"process": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)}
     if device == "cuda":
         kinds = {"allocated": float(torch.cuda.max_memory_allocated()), "reserved": float(torch.cuda.max_memory_reserved())}
     most = [max(column) for column in zip(*ranks.exchange(*kinds.values()))]
-    rate = used.steps * cell.shape.batch_size / used.seconds if used.seconds else None
     return [
         Measurement(metric="ranks", value=ranks.world, device=device),
-        Measurement(
-            metric="throughput_clips_per_second",
-            value=rate,
-            kind="training",
-            device=device,
-            reason=None if rate is not None else "no step was made",
-        ),
         # the most that one rank had
         *(Measurement(metric="peak_memory_bytes", value=int(size), kind=kind, device=device) for kind, size in zip(kinds, most)),
     ]

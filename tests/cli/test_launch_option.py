@@ -18,27 +18,27 @@ def facts(*, gpus: int = 0, cores: int = 2) -> machine.Facts:
 
 def test_more_gpus_than_there_are() -> None:
     with pytest.raises(DeviceMissing, match="8 GPUs are asked for, and there are 2"):
-        machine.check_launch(Launch(gpus=8), facts(gpus=2), "auto")
-    machine.check_launch(Launch(gpus=2), facts(gpus=2), "auto")
+        machine.check_launches([Launch(gpus=8)], facts(gpus=2), "auto")
+    machine.check_launches([Launch(gpus=2)], facts(gpus=2), "auto")
 
 
 def test_more_cpu_ranks_than_cores() -> None:
     with pytest.raises(DeviceMissing, match="8 are asked for on 4 cores"):
-        machine.check_launch(Launch(gpus=8), facts(cores=4), "auto")
+        machine.check_launches([Launch(gpus=8)], facts(cores=4), "auto")
 
 
 def test_cpu_ranks_are_said_to_be_no_gpus(capsys: pytest.CaptureFixture[str]) -> None:
-    machine.check_launch(Launch(gpus=2), facts(), "auto")
-    assert capsys.readouterr().err == "benchctl: no GPU is used: ddp 2 ranks as CPU processes, connected by gloo\n"
+    machine.check_launches([Launch(gpus=2)], facts(), "auto")
+    assert capsys.readouterr().err == "benchctl: no GPU is used: ranks are CPU processes, connected by gloo\n"
 
 
 def test_a_deepspeed_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingError, match="DeepSpeed is not installed") as missing:
-        machine.check_launch(Launch(engine="deepspeed"), facts(), "auto")
+        machine.check_launches([Launch(engine="deepspeed")], facts(), "auto")
     assert missing.value.exit_code == 3
 
 
 def test_other_nodes_are_not_started_from_here() -> None:
     with pytest.raises(MissingError, match="2 nodes are asked for"):
-        machine.check_launch(Launch(gpus=1, nodes=2), facts(), "auto")
+        machine.check_launches([Launch(gpus=1, nodes=2)], facts(), "auto")
