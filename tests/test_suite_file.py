@@ -124,7 +124,7 @@ def test_files_that_cannot_be_read(tmp_path: Path):
 
 def test_shipped_suites_are_found_by_name_with_near_misses():
     assert suite_file.load("memory_scaling").suite.name == "memory_scaling"
-    with pytest.raises(UsageError, match=r"unknown suite 'memory_scalin'; did you mean 'memory_scaling'\?"):
+    with pytest.raises(UsageError, match=r"unknown suite 'memory_scalin'; did you mean 'memory_scaling'"):
         suite_file.load("memory_scalin")
 
 
