@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from benchctl.report.footnotes import footnotes
-from benchctl.report.over_seeds import mean_of, over, trained_of
+from benchctl.report.over_seeds import COUNT_COLUMNS, QUIET_MEMORY_COLUMNS, mean_of, over, trained_of
 from benchctl.report.table import NOT_RECORDED, Column, Selection, Table, Value, selected
 from benchctl.report.trainings import ENDING_COLUMNS, TRAINING_COLUMNS, Training, ending_values, training_values
 
@@ -44,6 +45,9 @@ _COLUMNS = (
     Column("rank_memory_kind", "of memory per rank", text="never"),
     Column("predicted_rank_memory_bytes", "allocated per rank,\npredicted", "bytes", show="GiB", text="present"),
     Column("top1", "top-1\nmean", "fraction", show="%", text="present"),
+    Column("top5", "top-5", "fraction", show="%", text="never"),
+    # of every table
+    *(replace(column, text="never") for column in COUNT_COLUMNS),
 )
 
 
@@ -67,10 +71,11 @@ def build(store: Store, selection: Selection) -> Table:
     for group in groups.values():
         for training in sorted(group, key=_order):
             shown.append(training)
-            values = _values(training, group, numbers, trained.mean(training, "top1"))
-            rows.append((*training_values(training), *values, *ending_values(training)))
+            values = (*_values(training, group, numbers), *(trained.mean(training, name) for name in ("top1", "top5")))
+            costs = (*trained.counts(training), *trained.memory(training))
+            rows.append((*training_values(training), *values, *costs, *ending_values(training)))
     notes = (*trained.notes(), *_notes(shown, numbers), *footnotes(trained.shown, [()] * len(trained.shown)))
-    return Table("scaling", TABLE, (*TRAINING_COLUMNS, *_COLUMNS, *ENDING_COLUMNS), tuple(rows), notes)
+    return Table("scaling", TABLE, (*TRAINING_COLUMNS, *_COLUMNS, *QUIET_MEMORY_COLUMNS, *ENDING_COLUMNS), tuple(rows), notes)
 
 
 def _numbers(snapshot: Snapshot) -> dict[str, dict[int, float]]:
@@ -127,7 +132,8 @@ def _baseline(training: Training, group: Sequence[Training]) -> tuple[Training |
     return plain, "a plain process"
 
 
-def _values(training: Training, group: Sequence[Training], numbers: Mapping[str, Mapping[int, float]], top1: Value) -> tuple[Value, ...]:
+def _values(training: Training, group: Sequence[Training], numbers: Mapping[str, Mapping[int, float]]) -> tuple[Value, ...]:
+    """The values of the first of `_COLUMNS`, up to memory."""
     launch, ranks = _launch(training), _ranks(training)
     mean = {name: mean_of(over(training, values), training) for name, values in numbers.items()}
     base, word = _baseline(training, group)
@@ -149,7 +155,6 @@ def _values(training: Training, group: Sequence[Training], numbers: Mapping[str,
         mean[kind],
         {"allocated": "allocated", "process": "whole process"}[kind] if isinstance(mean[kind], int | float) else NOT_RECORDED,
         mean["predicted"],
-        top1,
     )
 
 

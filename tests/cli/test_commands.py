@@ -140,7 +140,7 @@ def test_a_pipe_that_closes_early_is_no_error(ran: Path):
 
 WRONG = [
     (["run", "nothing.yaml"], 2, "nothing.yaml: no such suite file; "),
-    (["run", "memory_scalin"], 2, "unknown suite 'memory_scalin'; did you mean 'memory_scaling'?"),
+    (["run", "memory_scalin"], 2, "unknown suite 'memory_scalin'; did you mean 'memory_scaling' or 'scaling'?"),
     (["run", "torn.yaml"], 2, "torn.yaml:1:8: not valid YAML: "),
     (["run", "suite.yaml", "--set", "methods=[mose]"], 2, "unknown method 'mose'"),
     (["run", "suite.yaml", "--set", "sweep.0.frames=5"], 2, "5 frames are not a multiple of the tubelet size 2; use 4 or 6 frames"),
