@@ -24,8 +24,10 @@ STEPS = 6
 #: longest that one launch of a test takes, in seconds
 LIMIT = 400
 
-#: losses and weights of fp32 are equal up to the order of sums
+#: losses of fp32 are equal up to the order of sums
 CLOSE = 1e-4
+#: all weights together, as a share of their length: what has no gradient but rounding is moved by AdamW all the same
+AWAY = 1e-3
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +94,7 @@ def close(ours: CellResult, whole: CellResult) -> None:
     away, length = (
         sum(float((each**2).sum()) for each in tensors) for tensors in (differences(a["model"], b["model"]), b["model"].values())
     )
-    assert (away / length) ** 0.5 < CLOSE
+    assert (away / length) ** 0.5 < AWAY
     assert ours.notes["correct"] == whole.notes["correct"]
 
 
