@@ -91,6 +91,11 @@ class RankedWorker:
         return _Rank(number, worker, beat)
 
     @property
+    def told(self) -> Path:
+        """Where a reader finds what they printed: a file for each rank."""
+        return self.log.with_suffix(".rank*.log")
+
+    @property
     def alive(self) -> bool:
         """Whether they can take another job: never, their process group is of one cell."""
         return False

@@ -72,6 +72,11 @@ class Worker:
         return self._process.poll() is None
 
     @property
+    def told(self) -> Path:
+        """Where a reader finds what it printed."""
+        return self.log
+
+    @property
     def pid(self) -> int:
         """Of its process, which leads a session of its own."""
         return self._process.pid

@@ -263,6 +263,7 @@ class Runner:
             answer: CellResult | Answer = job
         else:
             worker = self._worker(cell, log)
+            log = worker.told
             # not asked to end: the checkpoint that it would still write is another run's by now
             lease.on_lost = worker.kill
             try:

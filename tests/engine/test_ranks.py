@@ -95,7 +95,9 @@ def close(ours: CellResult, whole: CellResult) -> None:
         sum(float((each**2).sum()) for each in tensors) for tensors in (differences(a["model"], b["model"]), b["model"].values())
     )
     assert (away / length) ** 0.5 < AWAY
-    assert ours.notes["correct"] == whole.notes["correct"]
+    # eight clips, of which rounding may tip one
+    assert ours.value("clips", kind="test") == whole.value("clips", kind="test") == 8
+    assert ours.value("top1") == pytest.approx(whole.value("top1"), abs=1 / 8)
 
 
 def differences(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> list[torch.Tensor]:
@@ -120,7 +122,7 @@ def test_two_ranks_learn_what_one_process_learns(shapes, tmp_path: Path, name: s
         close(result, whole)
         assert result.value("ranks") == 2
         assert "CPU processes" in result.notes["launch"], each.label
-        assert result.value("top1", kind="40%") == whole.value("top1", kind="40%")
+        assert result.value("top1", kind="40%") == pytest.approx(whole.value("top1", kind="40%"), abs=1 / 8)
 
 
 @pytest.mark.slow
