@@ -77,14 +77,21 @@ def bare(of: Cell, clips: ClipSet, settings: LoadSettings) -> float:
     optimizer = torch.optim.AdamW(groups, lr=of.recipe.learning_rate, foreach=False)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     began = time.process_time()
-    for _, batch in zip(range(STEPS), train_batches(clips, settings, seed=of.seed)):
+    batches = train_batches(clips, settings, seed=of.seed)
+
+    def step() -> float:
+        batch = next(batches)
         loss = nn.functional.cross_entropy(model(*batch.inputs), batch.labels)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=False)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        float(loss.detach())
+        return float(loss.detach())
+
+    # a function, so that nothing of a step is held during the next one: new pages for it would cost the loop some percent
+    for _ in range(STEPS):
+        step()
     return time.process_time() - began
 
 
