@@ -91,6 +91,9 @@ class Launch(Vocabulary):
             divisors = ", ".join(str(n) for n in range(1, share + 1) if share % n == 0)
             what = f"micro-batches of {self.micro_batch} x {self.ranks} ranks do not add up to a batch of {batch_size} clips"
             return what, f"use a micro-batch of {divisors}"
+        if self.engine == "deepspeed" and self.half == "autocast" and precision == "fp16":
+            what = "fp16 by autocast needs a loss scaler, and DeepSpeed's is of its fp16 weights"
+            return what, "set 'precision: bf16', or 'half: weights'"
         if self.half == "weights" and precision == "fp32":
             return "'half: weights' is about fp16 and bf16, and the precision is fp32", "leave it out, or set 'precision: bf16'"
         if self.half == "weights" and precision == "bf16" and self.zero == 0:

@@ -520,9 +520,6 @@ class _Resolver:
         if (misfit := launch.misfit(shape.batch_size, precision)) is not None:
             raise self._loaded.error(place, *misfit)
         micro: Location = (*place, "micro_batch")
-        if launch.micro_batch == "auto" and launch.engine == "deepspeed":
-            what = "'micro_batch: auto' takes the most that is predicted to fit, and memory under DeepSpeed is not predicted"
-            raise self._loaded.error(micro, what, "give a number, or leave it out")
         if launch.micro_batch == "auto" and suite.memory_cap_gib is None:
             what = "'micro_batch: auto' takes the most that fits, and nothing says into what"
             raise self._loaded.error(micro, what, "set 'memory_cap_gib' to the memory of your GPU")

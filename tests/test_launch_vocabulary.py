@@ -115,7 +115,6 @@ def test_a_list_of_launches_makes_a_cell_for_each_and_one_plain_process_is_none(
         (["launch.gpus=2", "task=profile"], "this suite does not; leave it out"),
         (["launch.gpu=2"], "gpus"),
         (["launch.gpus=2", "launch.micro_batch=auto"], "set 'memory_cap_gib'"),
-        (["launch.engine=deepspeed", "launch.gpus=2", "launch.micro_batch=auto"], "memory under DeepSpeed is not predicted"),
     ],
 )
 def test_a_suite_that_cannot_be_launched_says_where(tmp_path, settings: list[str], said: str) -> None:

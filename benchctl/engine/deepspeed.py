@@ -22,29 +22,32 @@ import torch
 from torch import Tensor, nn
 
 from benchctl.engine.step import Batch, TrainingStep, autocast
-from benchctl.errors import UsageError
 from benchctl.launch import Launch
 from benchctl.spec import Objective, Precision, Recipe
 
-#: elements of a bucket of gradients or weights that is sent at once: 200 MB of fp32
+#: most elements of a bucket of gradients or weights that is sent at once: 200 MB of fp32
 BUCKET_ELEMENTS = 50_000_000
 #: weights of fewer elements stay whole on every rank at stage 3
 PERSISTENT_ELEMENTS = 10_000
 SUB_GROUP_ELEMENTS = 1_000_000_000
 
 
-def configuration(launch: Launch, recipe: Recipe, precision: Precision, *, batch_size: int, micro_batch: int) -> dict[str, Any]:
-    """What DeepSpeed is told; batches are counted in clips, buckets in elements."""
+def configuration(
+    launch: Launch, recipe: Recipe, precision: Precision, *, batch_size: int, micro_batch: int, elements: int
+) -> dict[str, Any]:
+    """What DeepSpeed is told; batches are counted in clips, buckets in elements, of which the model has so many."""
+    # buffers of that size are there for as long as anything is sent; a small model needs no large one
+    bucket = min(BUCKET_ELEMENTS, elements + elements % 2)
     zero: dict[str, Any] = {
         "stage": launch.zero,
         "overlap_comm": False,
         "contiguous_gradients": True,
-        "reduce_bucket_size": BUCKET_ELEMENTS,
-        "allgather_bucket_size": BUCKET_ELEMENTS,
-        "stage3_prefetch_bucket_size": BUCKET_ELEMENTS,
+        "reduce_bucket_size": bucket,
+        "allgather_bucket_size": bucket,
+        "stage3_prefetch_bucket_size": bucket,
         "stage3_param_persistence_threshold": PERSISTENT_ELEMENTS,
-        "stage3_max_live_parameters": BUCKET_ELEMENTS,
-        "stage3_max_reuse_distance": BUCKET_ELEMENTS,
+        "stage3_max_live_parameters": bucket,
+        "stage3_max_reuse_distance": bucket,
         "sub_group_size": SUB_GROUP_ELEMENTS,
     }
     if launch.offload != "none":
@@ -79,16 +82,8 @@ class DeepSpeedStep(TrainingStep):
         batch_size: int,
         micro_batch: int,
     ) -> None:
-        """Divide the model among the ranks, which have joined before.
-
-        Raises:
-            UsageError: fp16 by autocast, whose loss scaler DeepSpeed does not know.
-        """
+        """Divide the model among the ranks, which have joined before."""
         half = launch.half == "weights"
-        if precision == "fp16" and not half:
-            raise UsageError(
-                "fp16 by autocast needs a loss scaler, and DeepSpeed's is of its fp16 weights", fix="set 'launch.half: weights'"
-            )
         super().__init__(model, recipe, precision, objective)
         self._launch = launch
         self.scaler = None
@@ -96,17 +91,19 @@ class DeepSpeedStep(TrainingStep):
         if precision != "fp32" and not half:
             model.forward = _autocast(model.forward, precision, self.device_type)
         deepspeed = _imported(self.device_type)
-        config = configuration(launch, recipe, precision, batch_size=batch_size, micro_batch=micro_batch)
-        self._engine, *_ = deepspeed.initialize(
+        elements = sum(parameter.numel() for parameter in model.parameters())
+        config = configuration(launch, recipe, precision, batch_size=batch_size, micro_batch=micro_batch, elements=elements)
+        #: DeepSpeed's own
+        self.engine, *_ = deepspeed.initialize(
             model=model, optimizer=self.optimizer, config=config, dist_init_required=False, model_parameters=None
         )
         self._cast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision) if half else None
-        self.called = self._engine
+        self.called = self.engine
 
     @property
     def judged(self) -> nn.Module:
         """What gathers divided weights as it comes to them; the model itself where they are whole."""
-        return _Judged(self._engine if self._launch.divides else self.model, self._cast)
+        return _Judged(self.engine if self._launch.divides else self.model, self._cast)
 
     def forward(self, batch: Batch) -> Tensor:
         """As in one process; weights that are half precision take half-precision inputs."""
@@ -120,24 +117,24 @@ class DeepSpeedStep(TrainingStep):
         losses = []
         for micro_batch in micro_batches:
             loss = self.forward(micro_batch)
-            self._engine.backward(loss)
-            self._engine.step()
+            self.engine.backward(loss)
+            self.engine.step()
             losses.append(loss.detach())
         return torch.stack(losses).mean()
 
     def set_learning_rate(self, rate: float) -> None:
         """For the next update."""
-        for group in self._engine.optimizer.param_groups:
+        for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
 
     @property
     def _zero(self) -> bool:
         """Whether a ZeRO optimizer is there: not at stage 0 with fp32 weights."""
-        return hasattr(self._engine.optimizer, "optimizer")
+        return hasattr(self.engine.optimizer, "optimizer")
 
     @property
     def _base(self) -> torch.optim.Optimizer:
-        found: torch.optim.Optimizer = self._engine.optimizer.optimizer if self._zero else self._engine.optimizer
+        found: torch.optim.Optimizer = self.engine.optimizer.optimizer if self._zero else self.engine.optimizer
         return found
 
     def weights(self) -> dict[str, Tensor]:
@@ -194,7 +191,7 @@ class DeepSpeedStep(TrainingStep):
         else:
             self._restore_weights(content["model"])
             self._restore_optimizer(content["optimizer"])
-        scaler = getattr(self._engine.optimizer, "loss_scaler", None)
+        scaler = getattr(self.engine.optimizer, "loss_scaler", None)
         if scaler is not None and content["scaler"]:
             vars(scaler).update(content["scaler"])
 
@@ -221,7 +218,7 @@ class DeepSpeedStep(TrainingStep):
 
         if not whole:
             return
-        zero = self._engine.optimizer
+        zero = self.engine.optimizer
         common = next(iter(whole.values()))
         divided = [key for key, value in common.items() if torch.is_tensor(value) and key != "step"]
         partitions = zero.fp32_partitioned_groups_flat if self._launch.divides else zero.single_partition_of_fp32_groups
@@ -240,19 +237,19 @@ class DeepSpeedStep(TrainingStep):
         DeepSpeed does so once, when the first group of parameters has made its first step and the others have no state yet.
         """
         if not self._launch.divides:
-            zero = self._engine.optimizer
+            zero = self.engine.optimizer
             zero._hp_optimizer_states_linked = False
             zero._lazy_init_hp_params_optimizer_state()
 
     def _scaler_state(self) -> dict[str, Any] | None:
-        scaler = getattr(self._engine.optimizer, "loss_scaler", None)
+        scaler = getattr(self.engine.optimizer, "loss_scaler", None)
         if scaler is None:
             return None
         return {name: value for name, value in vars(scaler).items() if isinstance(value, bool | int | float)}
 
     def close(self) -> None:
         """Give back hooks and buffers."""
-        self._engine.destroy()
+        self.engine.destroy()
 
 
 class _Judged(nn.Module):

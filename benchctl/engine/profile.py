@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from benchctl.engine import models
+from benchctl.engine import models, rank_memory
 from benchctl.engine.step import Batch, TrainingStep, autocast
 from benchctl.errors import TraceFailed
 from benchctl.gpu_models import DEFAULT_GPU, GPUS
@@ -56,8 +56,18 @@ def example(cell: Cell, batch_size: int, draw: Callable[..., Tensor] = torch.zer
 
 
 def make_step(cell: Cell, model: nn.Module) -> Step:
-    """What a step of the cell does, as it is really done."""
+    """What a step of the cell does in one process, as it is really done."""
     return InferenceStep(model, cell) if cell.task == "evaluate" else TrainingStep(model, cell.recipe, cell.precision, cell.objective)
+
+
+def traced_step(cell: Cell, model: nn.Module, micro_batch: int) -> Step:
+    """The same of one of the ranks of the cell's launch, which have so many clips at once, where no rank is."""
+    if cell.task == "evaluate" or cell.launch is None:
+        return make_step(cell, model)
+    if cell.launch.engine == "deepspeed":
+        return rank_memory.deepspeed_step(model, cell, micro_batch)
+    made = rank_memory.DataParallelTraced if cell.launch.ranks > 1 else rank_memory.AccumulatingTraced
+    return made(model, cell, micro_batch)
 
 
 def prepare() -> None:
@@ -124,11 +134,25 @@ def predict_memory(cell: Cell) -> tuple[list[Measurement], Notes, str | None]:
     if launch is None:
         return _predict_memory(cell, cell.shape.batch_size)
     if launch.engine == "deepspeed":
-        return _unpredicted("memory of a rank under DeepSpeed is not predicted"), {}, None
+        try:
+            answer = rank_memory.in_own_process(cell)
+        except TraceFailed as failed:
+            return _unpredicted(str(failed)), {}, None
+        return [Measurement.model_validate(one) for one in answer["measurements"]], answer["notes"], answer["reason"]
+    return predict_rank(cell)
+
+
+def predict_rank(cell: Cell) -> tuple[list[Measurement], Notes, str | None]:
+    """The same of one of the ranks that a launch makes; of DeepSpeed only in a process of its own: see `rank_memory`."""
+    launch = cell.launch
+    assert launch is not None, "ranks are of a launch"
     answer = None
+    about = f"predicted memory is of one of {launch.ranks} ranks"
+    if launch.ranks > 1:
+        about += "; memory of ranks was compared with CPU processes only, not with GPUs"
     for micro_batch in launch.micro_batches(cell.shape.batch_size):
         found, notes, reason = _predict_memory(cell, micro_batch)
-        answer = found, {**notes, "per_rank": f"predicted memory is of one of {launch.ranks} ranks", "micro_batch": micro_batch}, reason
+        answer = found, {**notes, "per_rank": about, "micro_batch": micro_batch}, reason
         if reason is None:
             break
     assert answer is not None, "a launch has a micro-batch"
@@ -143,16 +167,17 @@ def _unpredicted(reason: str) -> list[Measurement]:
 
 
 def _predict_memory(cell: Cell, clips: int) -> tuple[list[Measurement], Notes, str | None]:
-    """The same for forward passes of so many clips. A rank of DistributedDataParallel needs no more: its gradients lie in its buckets."""
+    """The same for forward passes of so many clips."""
     gpu = cell.gpu or DEFAULT_GPU
     predicted: dict[str, Any] = {"source": "predicted", "device": "cuda"}
     try:
         trace: StepTrace = predict(
             lambda: models.build(cell, pretrained=False),
-            lambda model: make_step(cell, model),
+            lambda model: traced_step(cell, model, clips),
             lambda: example(cell, clips),
             attention=cell.attention,
             device=TracedDevice("cuda", GPUS[gpu]),
+            unknown_is_zero=cell.launch is not None and cell.launch.engine == "deepspeed",
         )
     except TraceFailed as failed:
         return _unpredicted(str(failed)), {}, None

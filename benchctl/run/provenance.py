@@ -56,7 +56,8 @@ def cost_digests(cell: Cell) -> dict[str, str]:
 
 def _digests(cell: Cell, rooms: tuple[str, ...]) -> dict[str, str]:
     method = lookup.entry("method", cell.method).file
-    found = {f"methods/{method.name}": _file_digest(method), "torch": _version("torch") or "missing"}
+    packages = ["torch"] + ["deepspeed"] * (cell.launch is not None and cell.launch.engine == "deepspeed")
+    found = {f"methods/{method.name}": _file_digest(method), **{name: _version(name) or "missing" for name in packages}}
     return found | {room: _folder_digest(_PACKAGE_FOLDER / room) for room in rooms}
 
 

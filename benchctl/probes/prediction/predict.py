@@ -27,7 +27,10 @@ STEPS = 2
 
 
 class Step(Protocol):
-    """One training step in the three parts that are told apart in a trace."""
+    """One training step in the three parts that are told apart in a trace.
+
+    Where the weights are no longer the model's parameters, `parameters()` gives the tensors that hold them.
+    """
 
     def forward(self, batch: Any) -> torch.Tensor:
         """The loss, autocast included."""
@@ -68,6 +71,7 @@ def predict(
     *,
     attention: Attention,
     device: TracedDevice = CUDA,
+    unknown_is_zero: bool = False,
 ) -> StepTrace:
     """Trace two training steps without running them.
 
@@ -83,12 +87,14 @@ def predict(
         make_batch: makes one batch; its tensors are moved to the traced device.
         attention: which kernel scaled-dot-product attention runs; `eager` and `auto` leave it to the model and to torch's rules.
         device: what to trace for.
+        unknown_is_zero: whether a value that is read and that nobody computed is 0, as where an engine asks whether anything overflowed;
+            an error otherwise.
 
     Raises:
         TraceFailed: with the reason in one line.
     """
     try:
-        with _tracing(attention, device) as (recorder, policy):
+        with _tracing(attention, device, unknown_is_zero) as (recorder, policy):
             _run(build, make_step, make_batch, recorder, device)
             return StepTrace(device.name, tuple(recorder.storages), tuple(recorder.events), dict(policy.used), recorder.operators)
     except BenchctlError:
@@ -98,8 +104,14 @@ def predict(
         raise TraceFailed(f"the step cannot be traced: {type(error).__name__}: {detail[0][:300]}") from error
 
 
+class _NoDevice(FakeTensorMode):
+    """Fakes whose device is never asked for memory: `torch.tensor(1.0, device=...)` is made on the CPU and its move is faked."""
+
+    avoid_device_init = True
+
+
 @contextmanager
-def _tracing(attention: Attention, device: TracedDevice) -> Iterator[tuple[Recorder, attention_rules.Policy]]:
+def _tracing(attention: Attention, device: TracedDevice, unknown_is_zero: bool) -> Iterator[tuple[Recorder, attention_rules.Policy]]:
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
         stack.enter_context(_no_garbage_collection())
@@ -111,7 +123,8 @@ def _tracing(attention: Attention, device: TracedDevice) -> Iterator[tuple[Recor
         policy = stack.enter_context(attention_rules.policy(attention, device.gpu))
         autocast.cache.clear()
         stack.callback(autocast.cache.clear)
-        yield Recorder(device.tensor_device, device.gpu if device.name == "cuda" else None), policy
+        gpu = device.gpu if device.name == "cuda" else None
+        yield Recorder(device.tensor_device, gpu, unknown_is_zero=unknown_is_zero), policy
 
 
 def _run(
@@ -122,7 +135,7 @@ def _run(
     device: TracedDevice,
 ) -> None:
     model = empty_build(build)
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with _NoDevice(allow_non_fake_inputs=True):
         _replace_tensors(model, device.tensor_device)
         model.train()
         recorder.add(model.parameters(), "parameters")
@@ -133,6 +146,8 @@ def _run(
         recorder.add((leaf for leaf in tree_iter(batch) if isinstance(leaf, torch.Tensor)), "inputs")
         with recorder:
             step = make_step(model)
+            # engines put weights elsewhere
+            recorder.add(getattr(step, "parameters", model.parameters)(), "parameters")
             for number in range(1, STEPS + 1):
                 with recorder.during(number, "forward"):
                     loss = step.forward(batch)
