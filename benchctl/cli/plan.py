@@ -12,11 +12,13 @@ import typer
 
 from benchctl.cli.app import app
 from benchctl.cli.options import Database, DeviceName, Json, LaunchName, Only, Settings, SuiteName, database_url, with_launch
+from benchctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from benchctl.plan import Plan
+    from benchctl.run.gpus_needed import Fit, GpusNeeded
     from benchctl.run.predictions import Predicted
     from benchctl.spec import Cell
     from benchctl.store.store import Store
@@ -33,6 +35,9 @@ def plan(
     predict: Annotated[
         bool, typer.Option("--predict/--no-predict", help="Count MACs and predict memory; known predictions are shown either way.")
     ] = True,
+    gpu_memory: Annotated[
+        float | None, typer.Option("--gpu-memory", min=2, metavar="GIB", help="Also tell how many GPUs of so many GiB each training needs.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List every cell: new, done or stale (and why), MACs, predicted memory and what training comes to. Executes nothing.
@@ -45,14 +50,26 @@ def plan(
 
     expanded, _ = planned(suite, with_launch(settings, launch), only, make_data=False)
     facts = machine.facts(device)
+    needed: list[GpusNeeded] = []
+    if gpu_memory is not None and not predict:
+        raise UsageError("the number of GPUs is a prediction", where="--gpu-memory", fix="leave out --no-predict")
     with Store.open(database_url(db)) as store:
-        predictions = {p.cell.id: p for p in _predictions(expanded, store, facts.cores, predict)}
+        predictions = {p.cell.id: p for p in _predictions(expanded.cells, store, facts.cores if predict else 0)}
         rows = [_row(cell, store_result, predictions.get(cell.id), device, facts.cuda) for cell, store_result in _known(expanded, store)]
+        if gpu_memory is not None:
+            from benchctl.run.gpus_needed import gpus_needed
+
+            needed = gpus_needed(expanded.cells, int(gpu_memory * 2**30), lambda cells: _predictions(cells, store, facts.cores))
     absent = [{"name": source.ref.name, "num_classes": source.num_classes} for source in expanded.data.absent]
     if as_json:
-        typer.echo(json.dumps({"schema_version": 1, "suite": expanded.suite.name, "absent_data": absent, "cells": rows}, indent=2))
+        answer: dict[str, Any] = {"schema_version": 1, "suite": expanded.suite.name, "absent_data": absent, "cells": rows}
+        if gpu_memory is not None:
+            answer |= {"gpu_memory_gib": gpu_memory, "gpus_needed": [_need_row(need) for need in needed]}
+        typer.echo(json.dumps(answer, indent=2))
         return
     _print(rows)
+    if gpu_memory is not None:
+        _print_needed(needed, gpu_memory)
     for each in absent:
         classes = f"cells are planned with its published number of classes ({each['num_classes']})"
         typer.echo(f"data set {each['name']} is not here: {classes}, and cannot be run")
@@ -63,14 +80,14 @@ def _known(expanded: Plan, store: Store) -> Iterator[tuple[Cell, Any]]:
     return ((cell, known.get(cell.id)) for cell in expanded.cells)
 
 
-def _predictions(expanded: Plan, store: Store, cores: int, predict: bool) -> Iterator[Predicted]:
+def _predictions(cells: Sequence[Cell], store: Store, cores: int) -> Iterator[Predicted]:
     from benchctl.run.predictions import Predictor
     from benchctl.run.provenance import cost_digests
     from benchctl.run.runner import PREDICTION_SECONDS
 
     with tempfile.TemporaryDirectory(prefix="benchctl-plan-") as folder:
-        predictor = Predictor(store, Path(folder), workers=min(cores, 4) if predict else 0, stop=threading.Event())
-        yield from predictor.predict(expanded.cells, cost_digests, timeout_s=PREDICTION_SECONDS)
+        predictor = Predictor(store, Path(folder), workers=min(cores, 4), stop=threading.Event())
+        yield from predictor.predict(cells, cost_digests, timeout_s=PREDICTION_SECONDS)
 
 
 def _row(cell: Cell, known: Any, predicted: Predicted | None, device: Any, cuda: bool) -> dict[str, Any]:
@@ -160,3 +177,81 @@ def _texts(row: dict[str, Any]) -> dict[str, str]:
         "V100 GPU-hours": f"{row['v100_gpu_hours']:,g}" if row["v100_gpu_hours"] is not None else "",
         "executes on": row["executes_on"] or "nothing",
     }
+
+
+def _without_launch(cell: Cell) -> str:
+    """The method, without how many GPUs the suite gives it: that is the question."""
+    return cell.model_copy(update={"launch": None}).variant
+
+
+def _engine(cell: Cell) -> str:
+    if cell.launch is None or cell.launch.engine == "plain":
+        return "ddp"
+    offload = f" offload {cell.launch.offload}" if cell.launch.offload != "none" else ""
+    return f"deepspeed zero{cell.launch.zero}{offload}"
+
+
+def _need_row(need: GpusNeeded) -> dict[str, Any]:
+    def fit(found: Fit | None) -> dict[str, Any] | None:
+        if found is None:
+            return None
+        return {"gpus": found.launch.gpus, "clips_per_pass": found.clips, "predicted_reserved_bytes": found.reserved_bytes}
+
+    return {
+        "method": _without_launch(need.cell),
+        "engine": _engine(need.cell),
+        "batch_size": need.cell.shape.batch_size,
+        "frames": need.cell.shape.frames,
+        "resolution": need.cell.shape.resolution,
+        "at_once": fit(need.at_once),
+        "one_by_one": fit(need.one_by_one),
+        "reason": need.reason,
+    }
+
+
+def _print_needed(needed: list[GpusNeeded], gib: float) -> None:
+    """Under the plan: how many GPUs hold a step of each training."""
+    from benchctl.gpu_models import DEFAULT_GPU
+    from benchctl.report.render import columns
+    from benchctl.run.gpus_needed import LEFT_BYTES, MOST_GPUS
+
+    if not needed:
+        typer.echo("\nno cell trains, so none needs a number of GPUs")
+        return
+    kinds = ", ".join(sorted({need.cell.gpu or DEFAULT_GPU for need in needed}))
+    typer.echo(
+        f"\nGPUs of {gib:g} GiB that hold a training step, predicted for the {kinds}; {LEFT_BYTES / 2**30:g} GiB of each is left free"
+    )
+    titles = (
+        "method",
+        "engine",
+        "batch x frames x pixels",
+        "GPUs",
+        "clips each",
+        "GiB each",
+        "GPUs, clip by clip",
+        "GiB each, clip by clip",
+    )
+
+    def texts(found: Fit | None, reason: str | None) -> tuple[str, str, str]:
+        if found is None:
+            return ("?" if reason else f"over {MOST_GPUS}", "", "")
+        return str(found.launch.gpus), str(found.clips), f"{found.reserved_bytes / 2**30:.1f}"
+
+    rows = []
+    for need in needed:
+        shape = need.cell.shape
+        once, single = texts(need.at_once, need.reason), texts(need.one_by_one, need.reason)
+        rows.append(
+            [
+                _without_launch(need.cell),
+                _engine(need.cell),
+                f"{shape.batch_size}x{shape.frames}x{shape.resolution}",
+                *once,
+                single[0],
+                single[2],
+            ]
+        )
+    typer.echo(columns(titles, rows, right=titles[3:]))
+    for reason in dict.fromkeys(need.reason for need in needed if need.reason):
+        typer.echo(f"not predicted: {reason}")
