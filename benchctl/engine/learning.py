@@ -15,11 +15,12 @@ from benchctl.data.clip_set import ClipSet
 from benchctl.data.loading import LoadSettings
 from benchctl.engine import models, profile
 from benchctl.engine.budget import Allowance, Used, allowance
+from benchctl.engine.communication import communication
 from benchctl.engine.engines import make_engine
 from benchctl.engine.evaluate import Evaluation, clip_notes, evaluate, reconstruct, recorded
 from benchctl.engine.ranks import Ranks, joined
 from benchctl.engine.search import Searched, Tried, forget, search
-from benchctl.engine.step import TrainingStep
+from benchctl.engine.step import Batch, TrainingStep
 from benchctl.engine.synchronised_norm import whole_batch_norm
 from benchctl.engine.train import Ending, Judged, Meter, Progress, Stop, Training
 from benchctl.errors import BenchctlError, DeviceMissing
@@ -102,6 +103,9 @@ def _learn(cell: Cell, settings: WorkSettings, school: _School) -> Learned:
         unreadable |= evaluation.unreadable
     if ending.outcome is Outcome.OK and searched.trials and ranks.first:
         forget(settings.checkpoint_folder)
+    if ending.outcome is Outcome.OK and not ranks.alone:
+        # behind all that is kept of the training: its steps change the weights
+        measurements.append(communication(step, school.example(cell), ranks))
     step.close()
     return Learned(ending, measurements, notes | clip_notes(unreadable, clips.missing))
 
@@ -149,6 +153,14 @@ class _School:
             # a trial of a search has another budget
             training.resume = self.settings.resume
         return _Taught(training.run(self.stop), step, load, allowed, notes)
+
+    def example(self, cell: Cell) -> list[Batch]:
+        """One step of a rank, of numbers that mean nothing."""
+        size = _micro_batch(cell, self.settings)
+        inputs, labels = profile.example(cell, size, torch.randn)
+        device = self.settings.device
+        batch = tuple(tensor.to(device) for tensor in inputs), labels.to(device)
+        return [batch] * (cell.shape.batch_size // self.ranks.world // size)
 
     def attempt(self, trial: Cell, clips: ClipSet, folder: Path) -> Tried:
         """Train `trial` and judge it by `clips`."""

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from rank_launch import start_ranks
 from training_cells import SMALL, StopAfter, cell, run
 
 from benchctl.data import motion_shapes
@@ -21,9 +17,6 @@ from benchctl.record import CellResult, Outcome
 from benchctl.spec import Budget, Cell, ClipShape, DatasetRef, Launch, Recipe
 
 STEPS = 6
-#: longest that one launch of a test takes, in seconds
-LIMIT = 400
-
 #: losses of fp32 are equal up to the order of sums
 CLOSE = 1e-4
 #: all weights together, as a share of their length: what has no gradient but rounding is moved by AdamW all the same
@@ -53,30 +46,9 @@ def of(name: str, ref: DatasetRef, launch: Launch | None, **changes: object) -> 
 
 def on_ranks(jobs: list[dict[str, object]], folder: Path, ranks: int = 2) -> list[CellResult]:
     """Execute `jobs` in one launch."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "jobs.json").write_text(json.dumps(jobs))
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks), "GLOO_SOCKET_IFNAME": "lo"}
-    common |= {"OMP_NUM_THREADS": "1", "TORCH_EXTENSIONS_DIR": str(folder / "extensions")}
-    script = Path(__file__).with_name("rank_process.py")
-    logs = [folder / f"rank{rank}.log" for rank in range(ranks)]
-    processes = []
-    for rank, log in enumerate(logs):
-        environment = {**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        with log.open("wb") as output:
-            command = [sys.executable, str(script), str(folder / "jobs.json"), str(folder / "results.json")]
-            processes.append(subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True))
-    try:
-        codes = [process.wait(LIMIT) for process in processes]
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-    assert codes == [0] * ranks, "\n".join(log.read_text()[-2000:] for log in logs)
-    assert not (folder / "extensions").exists(), "something was compiled"
+    start_ranks("rank_process.py", [str(folder / "jobs.json"), str(folder / "results.json")], folder, ranks)
     return [CellResult.model_validate(each) for each in json.loads((folder / "results.json").read_text())]
 
 
@@ -121,6 +93,7 @@ def test_two_ranks_learn_what_one_process_learns(shapes, tmp_path: Path, name: s
     for each, result in zip(cells, on_ranks(jobs, tmp_path / "ranks"), strict=True):
         close(result, whole)
         assert result.value("ranks") == 2
+        assert 0 < result.value("communication_fraction") < 1
         assert "CPU processes" in result.notes["launch"], each.label
         assert result.value("top1", kind="40%") == pytest.approx(whole.value("top1", kind="40%"), abs=1 / 8)
 
