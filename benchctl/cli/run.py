@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,14 +63,20 @@ def run(
     from benchctl.cli.planning import planned
     from benchctl.cli.progress import listener
     from benchctl.run import runner as running
+    from benchctl.run.tasks import Hands, follow, tasks
     from benchctl.store.store import Store
 
     url = database_url(db)
+    several = tasks()
+    if several is not None and not several.first:
+        follow(several, results_folder(url))
+        return
     facts = machine.facts(device)
-    with Store.open(url) as store:
+    with Store.open(url) as store, ExitStack() as stack:
         plan, loaded = planned(suite, with_launch(settings, launch), only, make_data=True)
-        machine.check_launches(plan.suite.launch, facts, device)
+        machine.check_launches(plan.suite.launch, facts, device, several)
         record = machine.run_record(loaded, facts)
+        others = stack.enter_context(Hands(several, results_folder(url))) if several is not None else None
         how = running.Settings(
             folder=results_folder(url),
             device=device,
@@ -79,6 +85,7 @@ def run(
             workers=workers or min(facts.cores, 4),
             timeout_s=timeout,
             resume=_resumed(store, plan, resume) if resume else None,
+            hands=others,
         )
         with listener() as listening:
             runner = running.Runner(plan, store, record, how, listening)

@@ -88,7 +88,8 @@ def joined(launch: Launch | None, device: Literal["cpu", "cuda"]) -> Iterator[Ra
     if world != launch.ranks:
         raise BenchctlError(f"this is one of {world} processes, and the cell is for {launch.ranks}", fix="start it by 'benchctl run'")
     if device == "cuda":
-        torch.cuda.set_device(local)
+        # a launcher may let each process see one GPU alone
+        torch.cuda.set_device(local % torch.cuda.device_count())
     file = os.environ.get(BEAT)
     ranks = Ranks(rank, world, local, Path(file) if file else None)
     ranks.beat("joining the other ranks")

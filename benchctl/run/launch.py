@@ -18,7 +18,10 @@ from threading import Event
 from benchctl.launch import Launch
 from benchctl.record import CellResult, Outcome
 from benchctl.run.process import POLL_SECONDS, Answer, Worker
+from benchctl.run.tasks import Hands, RemoteWorker
 
+#: of ranks that are all on one node
+LOOPBACK = "127.0.0.1"
 #: after the first sign of trouble, how long others are listened to: who lost a connection may speak before who caused it is seen dead
 SETTLE_SECONDS = 1.0
 #: how long a hung rank is given to write where it hangs into its log, in seconds
@@ -34,19 +37,20 @@ class _Rank:
     """One process, and what it was asked."""
 
     number: int
-    worker: Worker
+    worker: Worker | RemoteWorker
     beat: Path
     result: Path | None = None
     answer: Answer | None = None
-    began: float = field(default_factory=time.time)
+    #: when its last note was written, by the clock of whoever keeps the file, and since when that is known, by this process's
+    noted: float = 0.0
+    since: float = field(default_factory=time.monotonic)
 
     def silent_seconds(self) -> float:
         """Since it last noted what it does."""
-        try:
-            last = self.beat.stat().st_mtime
-        except OSError:
-            last = self.began
-        return time.time() - max(last, self.began)
+        with contextlib.suppress(OSError):
+            if (noted := self.beat.stat().st_mtime) != self.noted:
+                self.noted, self.since = noted, time.monotonic()
+        return time.monotonic() - self.since
 
     def doing(self) -> str:
         """What it noted last."""
@@ -57,37 +61,42 @@ class _Rank:
 
 
 class RankedWorker:
-    """All ranks of a cell on this node, asked as one worker is."""
+    """All ranks of a cell, asked as one worker is."""
 
-    def __init__(self, log: Path, launch: Launch, *, threads: int | None = None) -> None:
+    def __init__(self, log: Path, launch: Launch, *, threads: int | None = None, hands: Hands | None = None) -> None:
         """Start the processes.
 
         Args:
             log: beside it, each rank has a log of its own: `NAME.rank0.log`.
             launch: how many they are, and how long one may be silent.
             threads: CPU threads that each may use; None: as many as torch takes.
+            hands: the other tasks, which start one rank each; None: all ranks are of this node.
         """
         self.log = log
         self._launch = launch
         log.parent.mkdir(parents=True, exist_ok=True)
         common = {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(_free_port()),
+            "MASTER_ADDR": (address := hands.address if hands else LOOPBACK),
+            "MASTER_PORT": str(_free_port(address)),
             "WORLD_SIZE": str(launch.ranks),
             "LOCAL_WORLD_SIZE": str(launch.gpus),
             # what a library compiles, and the locks of that, go with the cell
-            "TORCH_EXTENSIONS_DIR": str(log.with_suffix(".extensions")),
+            "TORCH_EXTENSIONS_DIR": str(log.with_suffix(".extensions").resolve()),
         }
-        if launch.nodes == 1:
+        if address in (LOOPBACK, "localhost"):
             # names of machines are not looked up, and nothing leaves this one
             common |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
-        self._ranks = [self._start(number, common, threads) for number in range(launch.gpus)]
+        self._ranks = [self._start(number, common, threads, hands) for number in range(launch.ranks)]
 
-    def _start(self, number: int, common: dict[str, str], threads: int | None) -> _Rank:
+    def _start(self, number: int, common: dict[str, str], threads: int | None, hands: Hands | None) -> _Rank:
         beat = self.log.with_suffix(f".rank{number}.beat")
         beat.unlink(missing_ok=True)
-        extra = {**common, "RANK": str(number), "LOCAL_RANK": str(number), _BEAT: str(beat)}
-        worker = Worker(self.log.with_suffix(f".rank{number}.log"), threads=threads, extra=extra)
+        log = self.log.with_suffix(f".rank{number}.log")
+        hand = hands[number] if hands and number else None
+        # the first task is its node's first
+        local = number if hands is None else hand.local if hand else 0
+        extra = {**common, "RANK": str(number), "LOCAL_RANK": str(local), _BEAT: str(beat.resolve())}
+        worker = Worker(log, threads=threads, extra=extra) if hand is None else RemoteWorker(hand, log, threads=threads, extra=extra)
         return _Rank(number, worker, beat)
 
     @property
@@ -218,8 +227,8 @@ def _remove(folder: Path) -> None:
     folder.rmdir()
 
 
-def _free_port() -> int:
+def _free_port(address: str) -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((address, 0))
         port: int = probe.getsockname()[1]
         return port

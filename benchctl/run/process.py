@@ -27,6 +27,12 @@ from benchctl.run.job import DONE, Job
 GRACE_SECONDS = 5.0
 #: how often a waiting runner looks whether it was interrupted, in seconds
 POLL_SECONDS = 0.2
+#: environment variables that torchrun sets for each process, and how the rest of them begin
+_OF_TORCHRUN = {f"{of}{what}" for of in ("", "LOCAL_", "GROUP_", "ROLE_") for what in ("RANK", "WORLD_SIZE")} | {
+    "MASTER_ADDR",
+    "MASTER_PORT",
+}
+_OF_ELASTIC = "TORCHELASTIC_"
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,9 @@ class Worker:
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log = log
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", **extra}
+        # what a launcher said of this process is not about its workers
+        inherited = {name: value for name, value in os.environ.items() if name not in _OF_TORCHRUN and not name.startswith(_OF_ELASTIC)}
+        environment = {**inherited, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", **extra}
         # threads that spin while they wait make a step 30 times slower as soon as anything else uses a core
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if threads is not None:

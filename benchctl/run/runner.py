@@ -30,6 +30,7 @@ from benchctl.run.lease import LEASE_SECONDS, RENEW_SECONDS, Lease
 from benchctl.run.predictions import Predictor
 from benchctl.run.process import Answer, Worker, ask
 from benchctl.run.provenance import code_digests, cost_digests
+from benchctl.run.tasks import Hands
 from benchctl.spec import Cell
 from benchctl.store.claims import Claim, ClaimAnswer
 from benchctl.store.store import Store
@@ -60,6 +61,8 @@ class Settings:
     renew_s: float = RENEW_SECONDS
     #: how often to look again at cells that other runs hold, in seconds
     look_again_s: float = LOOK_AGAIN_SECONDS
+    #: the other tasks where a launcher started several; None: this process is alone
+    hands: Hands | None = None
 
 
 class Listener(Protocol):
@@ -284,7 +287,7 @@ class Runner:
         if launch is None or (launch.ranks == 1 and launch.engine == "plain"):
             return Worker(log)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return RankedWorker(log, launch, threads=max(1, cores // launch.gpus))
+        return RankedWorker(log, launch, threads=max(1, cores // launch.gpus), hands=self._settings.hands if launch.nodes > 1 else None)
 
     def _checkpoint(self, cell: Cell) -> str | Answer | None:
         """The file that `cell` evaluates or starts from, or why it is not there; None: it needs none."""

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from benchctl.cli import machine
-from benchctl.errors import DeviceMissing, MissingError
+from benchctl.errors import DeviceMissing, MissingError, UsageError
 from benchctl.launch import Launch
+from benchctl.run.tasks import Tasks
 
 
 def facts(*, gpus: int = 0, cores: int = 2) -> machine.Facts:
@@ -39,6 +40,13 @@ def test_a_deepspeed_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> N
     assert missing.value.exit_code == 3
 
 
-def test_other_nodes_are_not_started_from_here() -> None:
-    with pytest.raises(MissingError, match="2 nodes are asked for"):
-        machine.check_launches([Launch(gpus=1, nodes=2)], facts(), "auto")
+def test_other_nodes_are_started_by_a_launcher() -> None:
+    across = Launch(gpus=2, nodes=2)
+    with pytest.raises(MissingError, match="2 nodes are asked for, and this is one process") as alone:
+        machine.check_launches([across], facts(), "auto")
+    assert "srun --nodes 2 --ntasks-per-node 2 benchctl run" in str(alone.value.fix)
+    machine.check_launches([across], facts(), "auto", Tasks("srun", 0, 4, 0, 2, "slurm-1.0", "node1"))
+    with pytest.raises(UsageError, match="4 ranks on 2 nodes are asked for, and srun started 2 on 2"):
+        machine.check_launches([across], facts(), "auto", Tasks("srun", 0, 2, 0, 2, "slurm-1.0", "node1"))
+    with pytest.raises(UsageError, match="torchrun started 2 tasks, and no launch is of several nodes"):
+        machine.check_launches([Launch(gpus=2)], facts(), "auto", Tasks("torchrun", 0, 2, 0, 1, "torchrun-none-1", "node1"))
