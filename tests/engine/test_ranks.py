@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -121,3 +122,50 @@ def test_a_stopped_training_goes_on_at_any_stage_and_any_number_of_ranks(shapes,
     assert results[7].outcome is Outcome.INTERRUPTED
     # and what two ranks at stage 3 and then at stage 1 left, one process ends
     close(run(one_process, root, tmp_path / "3"), whole)
+
+
+@pytest.mark.slow
+def test_offload_and_recomputed_activations_change_no_loss(shapes, tmp_path: Path):
+    """Where tensors lie and how often they are computed is not what is learnt: all of it is fp32, so the curve is that of one process."""
+    ref, root = shapes
+    name = "timesformer-tiny"
+    whole = run(of(name, ref, None), root, tmp_path / "whole")
+    launches = [
+        Launch(engine="deepspeed", zero=2, gpus=2, offload="optimizer"),
+        Launch(engine="deepspeed", zero=3, gpus=2, offload="parameters"),
+        Launch(engine="deepspeed", zero=3, gpus=2, activation_checkpointing=True),
+        Launch(gpus=2, activation_checkpointing=True),
+    ]
+    jobs = [job(of(name, ref, each), root, tmp_path / f"{index}") for index, each in enumerate(launches)]
+    # and what offload left goes on without it
+    jobs += [
+        job(of(name, ref, launches[0]), root, tmp_path / "left", stop_after=1),
+        job(of(name, ref, STAGES[-1]), root, tmp_path / "left"),
+    ]
+    *finished, stopped, gone_on = on_ranks(jobs, tmp_path / "ranks")
+    assert stopped.outcome is Outcome.INTERRUPTED
+    for result in (*finished, gone_on):
+        close(result, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("half", ["autocast", "weights"])
+def test_half_precision_learns_nearly_the_same(shapes, tmp_path: Path, half: Literal["autocast", "weights"]):
+    """bf16 has 8 bits: every loss within 0.05 of fp32's, and not fp32's; another number of ranks goes on from its checkpoint."""
+    ref, root = shapes
+    name = "timesformer-tiny"
+    whole = run(of(name, ref, None), root, tmp_path / "whole")
+    stages = (1, 2, 3) if half == "weights" else (0, 2, 3)
+    cells = [of(name, ref, Launch(engine="deepspeed", zero=stage, gpus=2, half=half), precision="bf16") for stage in stages]
+    jobs = [job(each, root, tmp_path / f"{index}") for index, each in enumerate(cells)]
+    jobs += [job(cells[0], root, tmp_path / "left", stop_after=1), job(cells[-1], root, tmp_path / "left")]
+    *finished, stopped, gone_on = on_ranks(jobs, tmp_path / "ranks")
+    assert stopped.outcome is Outcome.INTERRUPTED
+    fp32 = checkpoint.load(Path(str(whole.checkpoint)))["record"]["losses"]
+    for result in (*finished, gone_on):
+        assert result.outcome is Outcome.OK, result.reason
+        kept = checkpoint.load(Path(str(result.checkpoint)))
+        assert kept["record"]["losses"] == pytest.approx(fp32, abs=0.05)
+        assert kept["record"]["losses"] != pytest.approx(fp32, abs=1e-6)
+        assert all(value.dtype != torch.bfloat16 for value in kept["model"].values())
+        assert result.value("clips", kind="test") == 8
