@@ -61,7 +61,7 @@ THIRD_PARTIES: dict[str, tuple[str, ...]] = {
     "transformers": ("layers/", "methods/"),
     "cotracker": ("data/tracks.py",),
     "pynvml": ("probes/",),
-    "deepspeed": ("engine/deepspeed.py", "run/launch.py"),
+    "deepspeed": ("engine/deepspeed.py", "engine/rank_memory.py", "run/launch.py"),
     "decord": ("data/",),
     "av": ("data/",),
     "fvcore": ("probes/",),
