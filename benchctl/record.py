@@ -157,6 +157,11 @@ class Environment(Record):
     git_commit: str | None = None
     git_dirty: bool | None = None
 
+    @property
+    def digest(self) -> str:
+        """What tells it from every other one."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
 
 class CellResult(Record):
     """What one worker says about one cell. The file form is this class as JSON."""

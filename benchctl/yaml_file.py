@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
+import re
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -133,6 +135,25 @@ def dotted(location: Location) -> str:
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
+
+
+def flow(value: Any) -> str:
+    """`value`, plain data, on one line of YAML."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{flow(key)}: {flow(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(flow, value)) + "]"
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and not _OTHER.match(value) and value.lower() not in _RESERVED:
+        return value
+    # JSON is YAML
+    return json.dumps(value, ensure_ascii=False)
+
+
+#: words that mean themselves without quotation marks, wherever they stand
+_PLAIN = re.compile(r"[A-Za-z0-9_/][A-Za-z0-9_./+()%<>=;*-]*(?: [A-Za-z0-9_./+()%<>=;*-]+)*")
+#: what would be read as a number or a date
+_OTHER = re.compile(r"[0-9._+-]*(?:[eE][+-]?[0-9_]*)?$|0[xo]|[0-9]{4}-[0-9]")
+_RESERVED = frozenset({"null", "true", "false"})
 
 
 def _tree(text: str, where: str, error: type[UsageError]) -> Any:

@@ -22,6 +22,7 @@ VOCABULARY = {
     "spec",
     "record",
     "lookup",
+    "pins",
     "pretrained_on",
     "statistics",
     "suite_file",
@@ -40,7 +41,8 @@ ALLOWED: dict[str, set[str]] = {
     "methods": VOCABULARY | {"layers"},
     "engine": VOCABULARY | {"methods", "data", "metrics", "probes"},
     "store": VOCABULARY,
-    "report": VOCABULARY | {"store"},
+    "gate": VOCABULARY,
+    "report": VOCABULARY | {"store", "gate"},
     "visualize": VOCABULARY | {"methods", "data", "layers", "metrics"},
     "run": VOCABULARY | {"plan", "store", "benchctl"},
 }

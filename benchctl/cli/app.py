@@ -17,7 +17,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 ok; 1 a failed cell; 2 usage or a bad suite; 3 the environment lacks something; 4 inconclusive; 130 interrupted.",
+    epilog="Exit codes: 0 ok; 1 a failed cell or a regression; 2 usage or a bad suite; 3 the environment lacks something; "
+    "4 inconclusive; 130 interrupted.",
 )
 
 
@@ -50,7 +51,9 @@ def main() -> None:
 
 def _register() -> None:
     from benchctl.cli import (  # noqa: F401  (importing registers)
+        baseline,
         calibrate,
+        check,
         data,
         data_flow,
         data_tracks,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from benchctl.atomic_file import replacing
 from benchctl.engine.ranks import ALONE, Ranks
@@ -86,6 +88,16 @@ def restore(training: TrainingStep, content: dict[str, Any], ranks: Ranks = ALON
     if training.device_type == "cuda" and "cuda" in random[ranks.rank]:
         torch.cuda.set_rng_state(random[ranks.rank]["cuda"])
     return step
+
+
+def digest(model: nn.Module) -> str:
+    """SHA-256 of a model's weights and buffers, by name: what tells one checkpoint from another, however it was written."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        # as bytes, because NumPy has no bfloat16
+        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
 
 
 def _random_state(device_type: str) -> dict[str, torch.Tensor]:

@@ -60,6 +60,7 @@ def _evaluate(cell: Cell, settings: WorkSettings) -> CellResult:
                 f"does not fit '{cell.method}': {what}", where=str(settings.checkpoint), fix="name the checkpoint of this preset"
             ) from None
         notes["weights"] = f"checkpoint of cell {content['cell']} after {content['step']} steps"
+    notes["weights_sha256"] = checkpoint.digest(model)
     load = models.load_settings(cell, clips)
     evaluation = evaluate(model.to(settings.device), clips, load, cell.precision)
     measurements, judged = recorded(evaluation, settings.checkpoint_folder, settings.device)

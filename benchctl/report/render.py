@@ -103,16 +103,22 @@ def _wrapped(lines: Sequence[str], width: int | None) -> list[str]:
     return [part for line in lines for part in textwrap.wrap(line, max(width, 20), subsequent_indent="  ", break_long_words=False)]
 
 
-def _markdown(table: Grid) -> str:
+def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = ()) -> str:
+    """As `columns`, in Markdown."""
+
     def line(texts: Sequence[str]) -> str:
         return "| " + " | ".join(" ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|") for text in texts) + " |"
 
+    rule = "| " + " | ".join("---:" if title in right else "---" for title in titles) + " |"
+    return "\n".join([line(titles), rule, *map(line, rows)])
+
+
+def _markdown(table: Grid) -> str:
     parts = [f"**{table.title}**"]
     if table.common:
         parts.append(f"Every row: {', '.join(table.common)}.")
-    head = line([" ".join(field.heading) for field in table.fields])
-    rule = "| " + " | ".join("---:" if field.right else "---" for field in table.fields) + " |"
-    parts.append("\n".join([head, rule, *map(line, table.rows())]))
+    titles = [" ".join(field.heading) for field in table.fields]
+    parts.append(markdown_table(titles, table.rows(), right={title for title, field in zip(titles, table.fields) if field.right}))
     if table.notes:
         parts.append("\n".join(f"- {note}" for note in table.notes))
     return "\n\n".join(parts)

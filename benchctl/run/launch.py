@@ -177,14 +177,17 @@ class RankedWorker:
         return None
 
     def _hung(self) -> Answer | None:
-        silent = max(self._ranks, key=lambda rank: rank.silent_seconds() if rank.answer is None else 0.0)
-        seconds = silent.silent_seconds()
-        if silent.answer is not None or seconds < self._launch.hang_timeout_s:
+        silent = [(rank.silent_seconds(), rank) for rank in self._ranks if rank.answer is None]
+        longest = max((seconds for seconds, _ in silent), default=0.0)
+        if longest < self._launch.hang_timeout_s:
             return None
+        # partners note a step at almost the same moment: among those, who is frozen says more than whose note is older
+        alike = [(rank.worker.frozen, seconds, rank) for seconds, rank in silent if seconds > longest - SETTLE_SECONDS]
+        _, seconds, hung = max(alike, key=lambda each: each[:2])
         # its log then says where
-        silent.worker.signal(signal.SIGUSR1)
+        hung.worker.signal(signal.SIGUSR1)
         time.sleep(DUMP_SECONDS)
-        what = f"rank {silent.number} of {self._launch.ranks} is hung: no progress for {seconds:.0f} s, last {silent.doing()}"
+        what = f"rank {hung.number} of {self._launch.ranks} is hung: no progress for {seconds:.0f} s, last {hung.doing()}"
         return Answer(Outcome.FAILED, what)
 
     def _farewell(self) -> None:

@@ -90,6 +90,15 @@ class Worker:
         return self._process.pid
 
     @property
+    def frozen(self) -> bool:
+        """Whether the system keeps it from running: stopped, or waiting for a device that does not answer. False where nobody can say."""
+        try:
+            # the state follows the name, which is in parentheses and may hold any character
+            return Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] in ("T", "t", "D")
+        except (OSError, IndexError):
+            return False
+
+    @property
     def signalled(self) -> bool:
         """Whether a signal ended it."""
         code = self._process.poll()

@@ -129,6 +129,8 @@ class RemoteWorker:
         self._hand = hand
         self.log = log
         self.signalled = False
+        #: the first task does not see its state
+        self.frozen = False
         hand.say("start", str(log.resolve()), threads, dict(extra))
 
     def hand_over(self, job_file: Path, result_file: Path) -> Answer | None:

@@ -107,9 +107,7 @@ class Snapshot:
 
     def gpus(self) -> dict[str, tuple[str, ...]]:
         """The names of the GPUs of the machine, by run id, for every run that a result in scope is of."""
-        used = select(_results.run_id).where(_results.result_id.in_(self._scope.newest()))
-        query = select(_runs.run_id, schema.environments.c.json).join(schema.environments).where(_runs.run_id.in_(used))
-        return {run: tuple(gpu.name for gpu in _environment(content).gpus) for run, content in self._connection.execute(query)}
+        return {run: tuple(gpu.name for gpu in environment.gpus) for run, environment in self.environments().items()}
 
     def scalars(self, wanted: Sequence[Scalar]) -> dict[int, tuple[float | int | None, ...]]:
         """One value per result and wanted number, by result id; None where it was not recorded. Repeated times are averaged.
@@ -130,6 +128,17 @@ class Snapshot:
         )
         units = [UNITS[s.metric] for s in wanted]
         return {number: tuple(map(exact, found, units)) for number, *found in self._connection.execute(query)}
+
+    def environments(self) -> dict[str, Environment]:
+        """The machine and installation, by run id, for every run that a result in scope is of."""
+        used = select(_results.run_id).where(_results.result_id.in_(self._scope.newest()))
+        query = select(_runs.run_id, schema.environments.c.json).join(schema.environments).where(_runs.run_id.in_(used))
+        return {run: _environment(content) for run, content in self._connection.execute(query)}
+
+    def measurements(self) -> dict[int, list[Measurement]]:
+        """Every measurement in scope, by result id."""
+        newest: list[Any] = list(self._connection.scalars(self._scope.newest()))
+        return measurements_of(self._connection, newest)
 
     def readings(self, metric: str) -> list[Readings]:
         """The readings of `metric` by kind, source and device. Columns, because a row for each would be a million objects."""
@@ -225,6 +234,19 @@ def measurements(connection: Connection, result_id: int) -> tuple[Measurement, .
     columns = [getattr(_m, name) for name in Measurement.model_fields]
     query = select(*columns).where(_m.result_id == result_id).order_by(_m.metric, _m.kind, _m.source, _m.device, _m.rep)
     return tuple(Measurement(**{**row._mapping, "value": exact(row.value, row.unit)}) for row in connection.execute(query))
+
+
+def measurements_of(connection: Connection, result_ids: Sequence[int]) -> dict[int, list[Measurement]]:
+    """Every measurement of several results, by result id; none of one that measured nothing."""
+    columns = [getattr(_m, name) for name in Measurement.model_fields]
+    found: dict[int, list[Measurement]] = {number: [] for number in result_ids}
+    for start in range(0, len(result_ids), _BATCH):
+        chunk = result_ids[start : start + _BATCH]
+        for number, *row in connection.execute(select(_m.result_id, *columns).where(_m.result_id.in_(chunk))):
+            values = dict(zip(Measurement.model_fields, row))
+            # what is stored was checked when it was
+            found[number].append(Measurement.model_construct(**{**values, "value": exact(values["value"], values["unit"])}))
+    return found
 
 
 def exact(value: Any, unit: str) -> Any:

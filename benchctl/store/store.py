@@ -6,7 +6,6 @@ from is on disk, whatever happens to the process afterwards.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -78,9 +77,8 @@ class Store:
     def begin_run(self, run: RunRecord, cells: Sequence[Cell]) -> None:
         """Record a run and its plan, in order; cells that earlier runs finished belong to the plan too."""
         with self._write() as connection:
-            environment = run.environment.model_dump_json()
-            digest = hashlib.sha256(environment.encode()).hexdigest()[:16]
-            _insert_new(connection, schema.environments, [{"digest": digest, "json": environment}])
+            digest = run.environment.digest
+            _insert_new(connection, schema.environments, [{"digest": digest, "json": run.environment.model_dump_json()}])
             connection.execute(
                 insert(schema.runs),
                 {**run.model_dump(exclude={"environment"}), "environment": digest, "status": "running"},
