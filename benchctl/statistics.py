@@ -155,16 +155,27 @@ def welch(before: Sample, after: Sample, level: float = _LEVEL) -> Comparison:
     Raises:
         ValueError: one value alone says nothing of a spread.
     """
-    if before.deviation is None or after.deviation is None:
-        raise ValueError("a mean of one value has no spread")
-    difference = after.mean - before.mean
-    parts = [sample.deviation**2 / len(sample.values) for sample in (before, after) if sample.deviation is not None]
-    error = math.sqrt(sum(parts))
+    return contrast([(-1.0, before), (1.0, after)], level)
+
+
+def contrast(parts: Sequence[tuple[float, Sample]], level: float = _LEVEL) -> Comparison:
+    """A sum of means with factors, for example one fall minus another, as Welch (1947) has it for any number of means.
+
+    Raises:
+        ValueError: a sample of one value.
+    """
+    difference = math.fsum(factor * sample.mean for factor, sample in parts)
+    variances = []
+    for factor, each in parts:
+        if each.deviation is None:
+            raise ValueError("a mean of one value has no spread")
+        variances.append((factor * each.deviation) ** 2 / len(each.values))
+    error = math.sqrt(math.fsum(variances))
     if error == 0:
         return Comparison(difference, difference, difference, 1.0 if difference == 0 else 0.0)
     # shares of the variance, because the squares of tiny variances would be 0
-    shares = [part / sum(parts) for part in parts]
-    freedom = 1 / sum(share**2 / (len(sample.values) - 1) for share, sample in zip(shares, (before, after)))
+    shares = [variance / math.fsum(variances) for variance in variances]
+    freedom = 1 / math.fsum(share**2 / (len(each.values) - 1) for share, (_, each) in zip(shares, parts))
     half = student_t_quantile((1 + level) / 2, freedom) * error
     return Comparison(difference, difference - half, difference + half, min(1.0, 2 * student_t_tail(abs(difference) / error, freedom)))
 

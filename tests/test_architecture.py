@@ -42,7 +42,8 @@ ALLOWED: dict[str, set[str]] = {
     "engine": VOCABULARY | {"methods", "data", "metrics", "probes"},
     "store": VOCABULARY,
     "gate": VOCABULARY,
-    "report": VOCABULARY | {"store", "gate"},
+    "claims": VOCABULARY,
+    "report": VOCABULARY | {"store", "gate", "claims"},
     "visualize": VOCABULARY | {"methods", "data", "layers", "metrics"},
     "run": VOCABULARY | {"plan", "store", "benchctl"},
 }

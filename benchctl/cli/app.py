@@ -54,6 +54,7 @@ def _register() -> None:
         baseline,
         calibrate,
         check,
+        claims,
         data,
         data_flow,
         data_tracks,

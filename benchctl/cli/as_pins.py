@@ -30,6 +30,15 @@ def of_suite(store: Store, suite: str) -> Pins:
         return _pins(store, snapshot, suite)
 
 
+def so_far(store: Store, suite: str) -> Pins | None:
+    """What `suite` came to as it was last asked for, ended or not; None: nothing yet."""
+    if not any(run.record.suite == suite for run in store.runs()):
+        return None
+    with store.snapshot(suite=suite) as snapshot:
+        found = list(_pieces(snapshot))
+    return pins.of_results(suite, found) if found else None
+
+
 def of_run(store: Store, run_id: str) -> tuple[StoredRun, Pins]:
     """A run (id or unique beginning), and what its cells came to.
 
