@@ -24,7 +24,7 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from benchctl import yaml_file
 from benchctl.errors import UsageError
-from benchctl.pins import SCORES, Pin, Pins, ValueKey
+from benchctl.pins import SCORES, Pin, Pins, ValueKey, varied
 from benchctl.record import Outcome
 from benchctl.spec import options_text
 from benchctl.statistics import contrast, sample
@@ -43,6 +43,8 @@ class Which(Vocabulary):
     method: str
     #: changed options, as a suite writes them; also `train_fraction` and the like, as tables have them
     options: dict[str, Any] = Field(default_factory=dict)
+    #: whether it starts from weights that another cell of the suite left
+    started: bool = False
     frames: Count | None = None
     resolution: Count | None = None
     batch_size: Count | None = None
@@ -51,14 +53,14 @@ class Which(Vocabulary):
     @property
     def variant(self) -> str:
         """The method, with what was changed."""
-        text = options_text(self.options)
-        return f"{self.method}({text})" if text else self.method
+        return varied(self.method, options_text(self.options), "*" if self.started else "")
 
     def fits(self, pin: Pin) -> bool:
         """Whether `pin` is such a cell."""
         words = pin.words
         given = {name: value for name in ("frames", "resolution", "batch_size", "precision") if (value := getattr(self, name)) is not None}
-        return words.variant == self.variant and all(getattr(words, name) == value for name, value in given.items())
+        same = (words.method, words.options, bool(words.start)) == (self.method, options_text(self.options), self.started)
+        return same and all(getattr(words, name) == value for name, value in given.items())
 
     def glob(self, task: str) -> str:
         """What `--only` takes for it."""

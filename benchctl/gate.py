@@ -284,7 +284,7 @@ def _trainings(pins: Pins, results: Pins, found: Mapping[str, Pin]) -> Iterator[
     families: dict[tuple[object, ...], list[Pin]] = defaultdict(list)
     for pin in pins.cells:
         if pin.words.task == "train" and pin.outcome is Outcome.OK:
-            families[tuple(pin.words.model_dump(exclude={"seed"}).values())].append(pin)
+            families[tuple(pin.words.model_dump(exclude={"seed", "start"}).values())].append(pin)
     for family in families.values():
         rules = changed_rules(pins.rules, *(pin.rules for pin in family))
         again = [found[pin.cell] for pin in family if pin.cell in found and found[pin.cell].outcome is Outcome.OK]

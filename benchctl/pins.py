@@ -136,6 +136,12 @@ def changed_rules(*changes: RuleChanges) -> Rules:
     return Rules(**merged)
 
 
+def varied(method: str, options: str, start: str = "") -> str:
+    """A method with its changed options in the order in which `Cell.variant` has them."""
+    words = [*options.split(), *([f"start={start}"] if start else [])]
+    return f"{method}({' '.join(sorted(words))})" if words else method
+
+
 class CellWords(Vocabulary):
     """What a cell is, in the words that tables have for it. Its id says the rest."""
 
@@ -143,6 +149,8 @@ class CellWords(Vocabulary):
     method: str
     #: changed options, as tables have them
     options: str = ""
+    #: beginning of the id of the cell whose weights it starts from: another one for each seed
+    start: str = ""
     batch_size: Count
     frames: Count
     resolution: Count
@@ -156,7 +164,7 @@ class CellWords(Vocabulary):
     @property
     def variant(self) -> str:
         """The method, with what was changed."""
-        return f"{self.method}({self.options})" if self.options else self.method
+        return varied(self.method, self.options, self.start)
 
     @property
     def shape(self) -> str:

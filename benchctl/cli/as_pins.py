@@ -73,9 +73,12 @@ def _pieces(snapshot: Snapshot) -> Iterator[pins.Pieces]:
     for row in snapshot.cells():
         if row.result_id is None or row.run_id is None or row.outcome is None:
             continue
-        words = {name: getattr(row, name) for name in pins.CellWords.model_fields}
+        words = {name: getattr(row, name) for name in pins.CellWords.model_fields if name not in ("options", "start")}
+        options = row.options.split()
+        start = next((word for word in options if word.startswith("start=")), "")
+        rest = " ".join(word for word in options if word != start)
         try:
-            described = pins.CellWords(**{**words, "pretrained": bool(row.pretrained)})
+            described = pins.CellWords(**words, options=rest, start=start.removeprefix("start="))
         except ValueError as problem:  # what another version planned
             raise UsageError(f"cell {row.cell_id} cannot be read: {problem}") from None
         yield pins.Pieces(
