@@ -375,7 +375,9 @@ def accept(before: Pins | None, results: Pins, *, run: str, reason: str, date: d
     environments = (before.environments if before else {}) | results.environments
     used = {pin.environment for pin in after}
     commit = next(iter(results.environments.values())).git_commit
-    entry = Change(date=date, run=run, reason=reason, git_commit=commit, changes=tuple(changes))
+    # of a new file, its own cells would only be listed twice
+    told = changes if before else [f"{len(new)} cells: new"]
+    entry = Change(date=date, run=run, reason=reason, git_commit=commit, changes=tuple(told))
     pins = Pins(
         suite=results.suite,
         rules=before.rules if before else RuleChanges(),

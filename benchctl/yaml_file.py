@@ -145,8 +145,8 @@ def flow(value: Any) -> str:
         return "[" + ", ".join(map(flow, value)) + "]"
     if isinstance(value, str) and _PLAIN.fullmatch(value) and not _OTHER.match(value) and value.lower() not in _RESERVED:
         return value
-    # JSON is YAML
-    return json.dumps(value, ensure_ascii=False)
+    # JSON is YAML, but for characters that cannot be seen
+    return "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in json.dumps(value, ensure_ascii=False))
 
 
 #: words that mean themselves without quotation marks, wherever they stand
