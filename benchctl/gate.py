@@ -146,7 +146,11 @@ class _Compared:
             return self.score(key, pinned, found)
         if key.metric == MEMORY and key.source == "measured":
             elsewhere = _elsewhere(key.device, self.pinned_on, self.found_on)
-            return self.said(Word.NOT_COMPARABLE, key, pinned, found, elsewhere) if elsewhere else self.memory(key, pinned, found)
+            if not elsewhere:
+                return self.memory(key, pinned, found)
+            # what decides nothing cannot keep the gate from passing either
+            word = Word.NOT_COMPARABLE if key.kind == _DECIDING else Word.PASS
+            return self.said(word, key, pinned, found, elsewhere)
         return self.exact(key, pinned, found)
 
     def exact(self, key: ValueKey, pinned: float | int, found: float | int) -> Verdict:

@@ -262,12 +262,13 @@ def expand(loaded: LoadedSuite, data: Sources = NO_DATA, checks: Checks = NO_CHE
         DataMissing: clips have no flow or no tracks.
         UsageError: a clip is trained on and tested on.
     """
-    suite = loaded.suite
-    if set(suite.task) != {"profile"} and checks.leakage is not None:
+    if set(loaded.suite.task) != {"profile"} and checks.leakage is not None:
         _check_leakage(data, checks.leakage)
     resolver = _Resolver(loaded, data)
     cells: dict[str, Cell] = {}
-    for index, entry in enumerate(suite.sweep):
+    for index, entry in enumerate(loaded.suite.sweep):
+        suite = loaded.suite.narrowed(entry)
+        resolver = resolver.of(suite)
         for method, shape, precision, attention in _grid(suite, entry):
             location: Location = ("sweep", index, "methods", method[0]) if entry.methods else ("methods", method[0])
             resolved = resolver.method(location, method[1])
@@ -294,7 +295,7 @@ def expand(loaded: LoadedSuite, data: Sources = NO_DATA, checks: Checks = NO_CHE
                 # one plain process is what a cell is without any launch
                 for cell in _tasks(suite, common, start, data, None if launch == Launch() else launch):
                     cells.setdefault(cell.id, cell)
-    return Plan(suite, tuple(cells.values()), data)
+    return Plan(loaded.suite, tuple(cells.values()), data)
 
 
 def _check_leakage(data: Sources, check: LeakCheck) -> None:
@@ -411,6 +412,10 @@ class _Resolver:
         self._methods: dict[str, _Resolved] = {}
         self._checked: dict[tuple[Any, ...], Any] = {}
 
+    def of(self, suite: Suite) -> _Resolver:
+        """A resolver for `suite`, which differs from this one's in its tasks; this one, if it does not."""
+        return self if suite == self._loaded.suite else _Resolver(replace(self._loaded, suite=suite), self._data)
+
     def method(self, location: Location, ref: MethodRef) -> _Resolved:
         key = f"{ref.name} {ref.pretrained} {json.dumps(ref.options, sort_keys=True)}"
         if key not in self._methods:
@@ -499,7 +504,7 @@ class _Resolver:
         suite = self._loaded.suite
         budgets = {("budget",): suite.budget, ("pretraining", "budget"): suite.pretraining.budget if suite.pretraining else None}
         for place, budget in budgets.items():
-            if budget is not None and (reason := budget.too_small(shape, None)) is not None:
+            if "train" in suite.task and budget is not None and (reason := budget.too_small(shape, None)) is not None:
                 raise self._loaded.error((*place, "amount"), reason, "raise it, or lower 'batch_size'")
         if suite.search is not None and suite.budget is not None:
             if self._data.main is not None and self._data.main.targets:
@@ -615,6 +620,9 @@ def _tasks(suite: Suite, common: dict[str, Any], starting: dict[str, Any] | None
         trained: Cell | None = None
         for task in sorted(suite.task, key=_TASK_ORDER.index):
             if task == "profile":
+                if (seed, share) != (suite.seeds[0], suite.train_fraction[0]):
+                    # what a step costs does not depend on them
+                    continue
                 classes = data.main.num_classes if data.main else suite.num_classes
                 yield Cell(task=task, **given, num_classes=classes, measure=tuple(sorted(suite.measure)))
                 continue

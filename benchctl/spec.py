@@ -521,6 +521,10 @@ class SweepEntry(Vocabulary):
     attention: Annotated[tuple[Attention, ...], one_or_more(Attention)] | None = None
     #: only these methods take part; default: the suite's
     methods: Annotated[tuple[MethodRef, ...], one_or_more(MethodRef | str)] | None = None
+    #: only these of the suite's tasks; default: all of them
+    task: Annotated[tuple[SuiteTask, ...], one_or_more(SuiteTask)] | None = Field(None, min_length=1)
+    #: what its profile cells record; default: as the suite says
+    measure: Annotated[tuple[Measure, ...], one_or_more(Measure)] | None = Field(None, min_length=1)
 
 
 class Suite(Vocabulary):
@@ -562,6 +566,15 @@ class Suite(Vocabulary):
     )
     timeout_s: PositiveFloat = Field(3600.0, description="time limit of one cell in seconds")
 
+    def narrowed(self, entry: SweepEntry) -> Suite:
+        """The suite as one entry of its sweep has it: with the tasks and measures that the entry names."""
+        if entry.task is None and entry.measure is None:
+            return self
+        changes: dict[str, Any] = {"task": entry.task or self.task, "measure": entry.measure or self.measure}
+        if "train" not in changes["task"]:
+            changes |= {"pretraining": None, "search": None, "launch": ()}
+        return self.model_copy(update=changes)
+
     @model_validator(mode="before")
     @classmethod
     def _three_seeds(cls, value: Any) -> Any:
@@ -573,6 +586,8 @@ class Suite(Vocabulary):
     @model_validator(mode="after")
     def _check(self) -> Self:
         trains = "train" in self.task or "evaluate" in self.task
+        if other := next((task for entry in self.sweep for task in entry.task or () if task not in self.task), None):
+            raise ValueError(f"an entry of 'sweep' has the task {other}, which 'task' lacks: add it there")
         if self.search and "train" not in self.task:
             raise ValueError("'search' is what a training does first: add train to 'task'")
         if self.pretraining and "train" not in self.task:

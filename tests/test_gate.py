@@ -147,6 +147,12 @@ def test_memory_of_another_machine_is_not_comparable(key: str, pinned: Environme
     assert (verdict.word, verdict.rule) == (Word.NOT_COMPARABLE, rule)
 
 
+def test_memory_that_only_warns_decides_nothing_elsewhere_either() -> None:
+    key = "peak_memory_bytes rss cpu"
+    verdict = one(judged(pin(values={key: GIB}), pin(OTHER_CPU, values={key: 2 * GIB})), key)
+    assert (verdict.word, verdict.warning, verdict.rule) == (Word.PASS, False, "CPU y, pinned on x")
+
+
 def test_what_was_counted_elsewhere_is_comparable_and_versions_are_named() -> None:
     assert one(judged(pin(gpu("A"), values={PREDICTED: 5}), pin(gpu("B"), values={PREDICTED: 5})), PREDICTED).word is Word.PASS
     verdict = one(judged(pin(values={PREDICTED: 5}), pin(OTHER_TORCH, values={PREDICTED: 6})), PREDICTED)
