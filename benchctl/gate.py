@@ -80,9 +80,11 @@ def judge(pins: Pins, results: Pins) -> tuple[Verdict, ...]:
         results: what a run came to; cells that are not pinned count for nothing.
     """
     found = {pin.cell: pin for pin in results.cells}
+    families = _families(pins)
+    tests = len(families) + sum(pin.words.task != "train" and pin.correct is not None for pin in pins.cells)
     verdicts: list[Verdict] = []
     for pin in pins.cells:
-        rules = changed_rules(pins.rules, pin.rules)
+        rules = _each(changed_rules(pins.rules, pin.rules), tests)
         result = found.get(pin.cell)
         if result is None:
             verdicts.append(_missing(pin, results.cells))
@@ -92,7 +94,7 @@ def judge(pins: Pins, results: Pins) -> tuple[Verdict, ...]:
         if ended.word is Word.PASS and result.outcome in (Outcome.OK, Outcome.OOM):
             verdicts += _Compared(pin, result, *_environments(pin, result, pins, results), rules).verdicts()
     verdicts += _growths(pins, results, found)
-    verdicts += _trainings(pins, results, found)
+    verdicts += _trainings(pins, results, found, families, tests)
     return tuple(verdicts)
 
 
@@ -283,14 +285,24 @@ def _environments(pin: Pin, result: Pin, pins: Pins, results: Pins) -> tuple[Env
     return pins.environments[pin.environment], results.environments[result.environment]
 
 
-def _trainings(pins: Pins, results: Pins, found: Mapping[str, Pin]) -> Iterator[Verdict]:
-    """Scores of trainings: means over seeds."""
+def _each(rules: Rules, tests: int) -> Rules:
+    """The rules for one of several statistical tests: together they may err as often as one alone (Bonferroni)."""
+    return rules.model_copy(update={"level": 1 - (1 - rules.level) / max(tests, 1)})
+
+
+def _families(pins: Pins) -> list[list[Pin]]:
+    """Pinned trainings that differ by their seeds alone."""
     families: dict[tuple[object, ...], list[Pin]] = defaultdict(list)
     for pin in pins.cells:
         if pin.words.task == "train" and pin.outcome is Outcome.OK:
             families[tuple(pin.words.model_dump(exclude={"seed", "start"}).values())].append(pin)
-    for family in families.values():
-        rules = changed_rules(pins.rules, *(pin.rules for pin in family))
+    return list(families.values())
+
+
+def _trainings(pins: Pins, results: Pins, found: Mapping[str, Pin], families: Sequence[Sequence[Pin]], tests: int) -> Iterator[Verdict]:
+    """Scores of trainings: means over seeds."""
+    for family in families:
+        rules = _each(changed_rules(pins.rules, *(pin.rules for pin in family)), tests)
         again = [found[pin.cell] for pin in family if pin.cell in found and found[pin.cell].outcome is Outcome.OK]
         for key in sorted({key for pin in family for key in pin.numbers if key.metric in SCORES}):
             yield _mean(key, family, again, rules, pins.environments, results.environments)
@@ -375,7 +387,7 @@ def _points(share: float) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:g} %"
+    return f"{100 * share:.6g} %"
 
 
 def _listed(names: Sequence[str]) -> str:

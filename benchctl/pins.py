@@ -107,7 +107,8 @@ class Rules(Vocabulary):
     training_margin: NotNegative = 0.01
     #: by which a median time may grow
     time_share: NotNegative = 0.02
-    #: of confidence intervals: a change that is none lies below one in (1 - level) / 2 of all comparisons
+    #: of confidence intervals; for all statistical tests of a file together: where nothing changed, one of them says that something
+    #: regressed in less than (1 - level) / 2 of all checks
     level: Part = 0.98
     #: trainings that a mean needs
     seeds: PositiveInt = 3
