@@ -50,11 +50,12 @@ types: setup
 bench: setup
 	$(BIN)/pytest $(wildcard benchmarks/bench_*.py) --benchmark-enable --benchmark-only --benchmark-columns=min,median,max,rounds
 
-# every shipped suite must plan, and the published schema must be the code's
+# every shipped suite must plan, the published schema must be the code's, and this project's own results what is pinned
 check: setup
 	@for suite in suites/*.yaml; do \
 	  $(BIN)/benchctl plan $$suite --no-predict --db $$(mktemp -d)/check.db >/dev/null && echo "plans: $$suite" || exit 1; done
 	@$(BIN)/benchctl schema | diff - suites/schema.json && echo "schema: up to date"
+	@db=$$(mktemp -d)/check.db; $(BIN)/benchctl run ci --db $$db && $(BIN)/benchctl check ci --db $$db
 
 clean:
 	rm -rf $(VENV) .uv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build

@@ -63,7 +63,9 @@ class Which(Vocabulary):
         return same and all(getattr(words, name) == value for name, value in given.items())
 
     def glob(self, task: str) -> str:
-        """What `--only` takes for it."""
+        """What `--only` takes for it, and for what it starts from."""
+        if self.started:
+            return f"{self.method}*"
         batch, frames, resolution = (each or "*" for each in (self.batch_size, self.frames, self.resolution))
         return f"{self.variant}/{task}/{batch}x{frames}x{resolution}/{self.precision or '*'}/*"
 
@@ -200,10 +202,10 @@ def judge(paper: str, claim: Claim, results: Pins | None) -> Judgement:
     needed = 1 if claim.ratio is not None or claim.ends is not None else SEEDS
     missing = [side for side in found if len(side.values(claim)) < needed]
     if missing:
-        counts = ", ".join(f"{side.which.variant} {len(side.values(claim))} of {needed}" for side in missing)
-        test = f"trainings that there are: {counts}" if needed > 1 else "cells are missing"
+        counts = ", ".join(f"{len(side.values(claim))} of {side.which.variant}" for side in missing)
+        test = f"{needed} trainings are needed of each; there are {counts}" if needed > 1 else "cells are missing"
         globs = [f"--only '{side.which.glob(claim.task)}'" for side in missing]
-        labels = tuple(side.which.glob(claim.task).removesuffix("/*") for side in missing)
+        labels = tuple(f"{side.which.variant}/{claim.task}" for side in missing)
         left, right = found[0].shown(claim), found[1].shown(claim) if claim.right else None
         return Judgement(
             paper,
@@ -234,7 +236,7 @@ class _Side:
         if claim.metric is None:
             return [str(pin.outcome) for pin in self.pins]
         key = ValueKey.parse(claim.metric)
-        return [pin.numbers[key] for pin in self.pins if key in pin.numbers]
+        return [value for pin in self.pins if (value := pin.number(key)) is not None]
 
     def numbers(self, claim: Claim) -> list[float | int]:
         """The same, of numbers."""

@@ -224,6 +224,11 @@ class Pin(Vocabulary):
         """The values by what they are of."""
         return {ValueKey.parse(text): value for text, value in self.values.items()}
 
+    def number(self, key: ValueKey) -> float | int | None:
+        """The value of `key`; where that names no device, of the one that the cell was executed on."""
+        numbers = self.numbers
+        return numbers.get(key, numbers.get(key._replace(device=self.device)) if not key.device else None)
+
 
 class Change(Vocabulary):
     """One time that pins were set, and what they were before."""

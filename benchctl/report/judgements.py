@@ -9,7 +9,7 @@ from typing import Literal
 
 from benchctl.claims import Judgement, Word
 from benchctl.pins import ValueKey
-from benchctl.report.render import columns, markdown_table
+from benchctl.report.render import markdown_table
 
 Form = Literal["text", "json", "markdown"]
 
@@ -24,13 +24,25 @@ def render(judgements: Sequence[Judgement], form: Form) -> str:
         return _json(judgements)
     counts = Counter(each.word for each in judgements)
     head = f"{len(judgements)} claims: " + ", ".join(f"{counts[word]} {word}" for word in Word)
-    rows = [_row(each) for each in judgements]
-    right = _NUMBERS
-    notes = _notes(judgements)
     if form == "markdown":
-        listed = "\n".join(f"- {note}" for note in notes)
-        return "\n\n".join(part for part in (f"**{head}**", markdown_table(_TITLES, rows, right=right), listed) if part)
-    return "\n\n".join(part for part in (head, columns(_TITLES, rows, right=right), "\n".join(notes)) if part)
+        listed = "\n".join(f"- {note}" for note in _notes(judgements))
+        table = markdown_table(_TITLES, [_row(each) for each in judgements], right=_NUMBERS)
+        return "\n\n".join(part for part in (f"**{head}**", table, listed) if part)
+    return "\n\n".join([head, *map(_paragraph, judgements)])
+
+
+def _paragraph(judged: Judgement) -> str:
+    """One claim in a few lines: what is claimed, what there is, and what would decide it."""
+    claim, row = judged.claim, _row(judged)
+    name, word, left, right, effect, interval, test, says = row
+    sides = [f"{side.variant} {value}" for side, value in zip(claim.sides, (left, right)) if value]
+    numbers = ", ".join(sides) + (f": {effect}" if effect else "") + (f" ({interval})" if interval else "")
+    lines = [f"{word:<12}  {name}", says, numbers, test]
+    if judged.word is not Word.UNDECIDED and claim.note:
+        lines.append(claim.note)
+    if judged.command:
+        lines.append(judged.command)
+    return "\n              ".join(line for line in lines if line)
 
 
 def _row(judged: Judgement) -> tuple[str, ...]:
