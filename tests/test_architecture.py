@@ -140,11 +140,16 @@ def loaded_after(*arguments: str) -> set[str]:
         ["report", "--table", "efficiency"],
         ["report", "--table", "efficiency", "--published"],
         ["schema"],
+        ["check", "ci"],
+        ["baseline", "accept", "pins.yaml", "--run", "x", "--reason", "x"],
+        ["compare", "x", "y"],
+        ["claims"],
     ],
     ids=" ".join,
 )
 def test_commands_that_read_never_import_torch(arguments: list[str], tmp_path: Path):
-    database = ["--db", str(tmp_path / "none.db")] if arguments[0] == "report" and len(arguments) > 2 else []
+    reads = arguments[0] in ("report", "check", "baseline", "compare", "claims")
+    database = ["--db", str(tmp_path / "none.db")] if reads else []
     modules = loaded_after(*arguments, *database)
     assert "benchctl.cli.app" in modules
     assert not modules & {"torch", "transformers", "timm", "matplotlib", "pandas", "decord", "av"}

@@ -23,7 +23,7 @@ def render(judgements: Sequence[Judgement], form: Form) -> str:
     if form == "json":
         return _json(judgements)
     counts = Counter(each.word for each in judgements)
-    head = f"{len(judgements)} claims: " + ", ".join(f"{counts[word]} {word}" for word in Word)
+    head = f"{len(judgements)} claim{'s' if len(judgements) > 1 else ''}: " + ", ".join(f"{counts[word]} {word}" for word in Word)
     if form == "markdown":
         listed = "\n".join(f"- {note}" for note in _notes(judgements))
         table = markdown_table(_TITLES, [_row(each) for each in judgements], right=_NUMBERS)
