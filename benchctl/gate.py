@@ -81,7 +81,7 @@ def judge(pins: Pins, results: Pins) -> tuple[Verdict, ...]:
     """
     found = {pin.cell: pin for pin in results.cells}
     families = _families(pins)
-    tests = len(families) + sum(pin.words.task != "train" and pin.correct is not None for pin in pins.cells)
+    tests = len(families) + sum(not pin.trained and pin.correct is not None for pin in pins.cells)
     verdicts: list[Verdict] = []
     for pin in pins.cells:
         rules = _each(changed_rules(pins.rules, pin.rules), tests)
@@ -132,7 +132,7 @@ class _Compared:
         """One for each pinned number, but for scores of trainings: one training is no evidence."""
         numbers = self.result.numbers
         for key, pinned in self.pin.numbers.items():
-            if key.metric in SCORES and self.pin.words.task == "train":
+            if key.metric in SCORES and self.pin.trained:
                 continue
             if key in numbers:
                 yield self.of(key, pinned, numbers[key])
@@ -203,7 +203,7 @@ class _Compared:
             return "other data"
         if first.correct and second.correct and first.correct.ids_sha256 != second.correct.ids_sha256:
             return f"other clips: {second.correct.clips}, pinned {first.correct.clips}"
-        if first.weights_sha256 != second.weights_sha256:
+        if not first.trained and first.weights_sha256 != second.weights_sha256:
             return "another checkpoint"
         if first.data is not None and self.pinned_on.decoders != self.found_on.decoders:
             return f"decoders {_listed(self.found_on.decoders)}, pinned with {_listed(self.pinned_on.decoders)}"
@@ -294,7 +294,7 @@ def _families(pins: Pins) -> list[list[Pin]]:
     """Pinned trainings that differ by their seeds alone."""
     families: dict[tuple[object, ...], list[Pin]] = defaultdict(list)
     for pin in pins.cells:
-        if pin.words.task == "train" and pin.outcome is Outcome.OK:
+        if pin.trained and pin.outcome is Outcome.OK:
             families[tuple(pin.words.model_dump(exclude={"seed", "start"}).values())].append(pin)
     return list(families.values())
 

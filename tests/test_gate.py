@@ -262,6 +262,14 @@ def test_trainings_are_compared_by_their_means(found: tuple[float, ...], word: W
     assert one(verdicts, "top1, mean of trainings").word is word
 
 
+def test_evaluations_of_what_the_suite_trained_are_trainings() -> None:
+    pinned = [checkpoint(SOME, seed=seed, judges=f"t{seed}", weights_sha256=f"w{seed}") for seed in range(3)]
+    found = [each.model_copy(update={"weights_sha256": "other"}) for each in pinned]
+    verdicts = judged(pinned, found)
+    assert one(verdicts, "top1, mean of trainings").word is Word.PASS
+    assert gate.exit_code(verdicts) == 0
+
+
 def test_one_seed_is_never_enough() -> None:
     for count in (1, 2):
         few = trainings(*[0.5] * count)

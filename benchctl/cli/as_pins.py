@@ -81,6 +81,8 @@ def _pieces(snapshot: Snapshot) -> Iterator[pins.Pieces]:
             described = pins.CellWords(**words, options=rest, start=start.removeprefix("start="))
         except ValueError as problem:  # what another version planned
             raise UsageError(f"cell {row.cell_id} cannot be read: {problem}") from None
+        content = json.loads(contents[row.cell_id])
+        checkpoint = content.get("checkpoint", "")
         yield pins.Pieces(
             cell=row.cell_id,
             words=described,
@@ -90,5 +92,6 @@ def _pieces(snapshot: Snapshot) -> Iterator[pins.Pieces]:
             environment=environments[row.run_id],
             measurements=measurements.get(row.result_id, ()),
             notes=row.notes,
-            data=json.loads(contents[row.cell_id]).get("data_fingerprint"),
+            data=content.get("data_fingerprint"),
+            judges=checkpoint.removeprefix("cell:") if checkpoint.startswith("cell:") else None,
         )

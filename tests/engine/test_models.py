@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from training_cells import cell
 
-from benchctl.engine import models
+from benchctl.engine import checkpoint, models
 from benchctl.pretrained_on import declared
 
 
@@ -25,3 +26,13 @@ def test_what_weights_bring_along_is_noted(shapes, task: str):
 def test_a_profile_learns_nothing(shapes):
     profiled = cell(shapes[0]).model_copy(update={"task": "profile"})
     assert "pretraining" not in models.notes(profiled, models.build(profiled))
+
+
+def test_a_digest_tells_weights_apart(shapes):
+    first, same, other = (models.build(cell(shapes[0], seed=seed)) for seed in (0, 0, 1))
+    assert checkpoint.digest(first) == checkpoint.digest(same) != checkpoint.digest(other)
+    with torch.no_grad():
+        next(same.parameters()).view(-1)[0] += 1e-6
+    assert checkpoint.digest(first) != checkpoint.digest(same)
+    # half precision has no form in NumPy
+    assert len(checkpoint.digest(first.to(torch.bfloat16))) == 64

@@ -36,6 +36,10 @@ def test_evaluating_the_checkpoint_gives_the_same_accuracy(shapes, tmp_path: Pat
     ref, root = shapes
     trained = run(cell(ref), root, tmp_path)
     again = run(cell(ref, task="evaluate", seed=5), root, tmp_path, checkpoint=Path(trained.checkpoint))
+    assert (
+        again.notes["weights_sha256"]
+        == run(cell(ref, task="evaluate"), root, tmp_path, checkpoint=Path(trained.checkpoint)).notes["weights_sha256"]
+    )
     assert again.value("top1") == trained.value("top1")
     assert again.value("top5") == trained.value("top5")
     assert f"after {STEPS} steps" in again.notes["weights"]
