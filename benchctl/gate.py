@@ -81,7 +81,7 @@ def judge(pins: Pins, results: Pins) -> tuple[Verdict, ...]:
     """
     found = {pin.cell: pin for pin in results.cells}
     families = _families(pins)
-    tests = len(families) + sum(not pin.trained and pin.correct is not None for pin in pins.cells)
+    tests = sum(len(_scores(family)) for family in families) + sum(not pin.trained and pin.correct is not None for pin in pins.cells)
     verdicts: list[Verdict] = []
     for pin in pins.cells:
         rules = _each(changed_rules(pins.rules, pin.rules), tests)
@@ -180,11 +180,14 @@ class _Compared:
         elsewhere = _elsewhere(self.pin.device, self.pinned_on, self.found_on) or self.judged_otherwise()
         if elsewhere:
             return self.said(Word.NOT_COMPARABLE, key, pinned, found, elsewhere)
+        if pinned == found and key.metric != "top1":
+            return self.said(Word.PASS, key, pinned, found, "equal")
+        if key.metric == "top5" and first is not None:
+            return self.said(Word.PASS, key, pinned, found, "only warns: the top-1 of the same clips decides", warning=found < pinned)
         if key.metric != "top1" or first is None or second is None:
-            # without clips there is no test; equal numbers need none
-            same = pinned == found
-            rule = "equal" if same else f"{key.metric} has no clips to compare; the top-1 of the same cell has"
-            return self.said(Word.PASS, key, pinned, found, rule, warning=not same)
+            return self.said(
+                Word.INCONCLUSIVE, key, pinned, found, "it differs, and there is nothing clip by clip that could tell chance from more"
+            )
         lost = sum(a and not b for a, b in zip(first.right, second.right))
         gained = sum(b and not a for a, b in zip(first.right, second.right))
         compared = paired_shares(lost, gained, first.clips, self.rules.level)
@@ -266,9 +269,8 @@ def _growth(pins: Pins, results: Pins, found: Mapping[str, Pin], over: str, fami
         both = [
             (size, pin.numbers[key], found[pin.cell].numbers[key])
             for size, pin in zip(sizes, family)
-            if key in pin.numbers
-            and pin.cell in found
-            and key in found[pin.cell].numbers
+            if pin.cell in found
+            and min(pin.numbers.get(key, 0), found[pin.cell].numbers.get(key, 0)) > 0
             and (key.source == "predicted" or not _elsewhere(key.device, *_environments(pin, found[pin.cell], pins, results)))
         ]
         if len(both) < 3:
@@ -299,12 +301,16 @@ def _families(pins: Pins) -> list[list[Pin]]:
     return list(families.values())
 
 
+def _scores(family: Sequence[Pin]) -> list[ValueKey]:
+    return sorted({key for pin in family for key in pin.numbers if key.metric in SCORES})
+
+
 def _trainings(pins: Pins, results: Pins, found: Mapping[str, Pin], families: Sequence[Sequence[Pin]], tests: int) -> Iterator[Verdict]:
     """Scores of trainings: means over seeds."""
     for family in families:
         rules = _each(changed_rules(pins.rules, *(pin.rules for pin in family)), tests)
         again = [found[pin.cell] for pin in family if pin.cell in found and found[pin.cell].outcome is Outcome.OK]
-        for key in sorted({key for pin in family for key in pin.numbers if key.metric in SCORES}):
+        for key in _scores(family):
             yield _mean(key, family, again, rules, pins.environments, results.environments)
 
 

@@ -241,6 +241,17 @@ def test_another_decoder_is_not_comparable_where_videos_were_decoded() -> None:
     assert one(judged(checkpoint(SOME), checkpoint(SOME, OTHER_DECODER)), "top1 cpu").word is Word.PASS
 
 
+def test_a_score_without_clips_is_equal_or_inconclusive() -> None:
+    for key, word in (("pearson_r age", Word.INCONCLUSIVE), ("top1 cpu", Word.INCONCLUSIVE)):
+        pinned = pin(task="evaluate", values={key: 0.9}, weights_sha256="w")
+        found = pinned.model_copy(update={"values": {key: 0.5}})
+        assert one(judged(pinned, found), key).word is word
+    assert one(judged(pin(values={"pearson_r": 0.9}), pin(values={"pearson_r": 0.9})), "pearson_r").word is Word.PASS
+    top5 = checkpoint(SOME).model_copy(update={"values": {"top1 cpu": 0.7, "top5 cpu": 0.9}})
+    verdict = one(judged(top5, top5.model_copy(update={"values": {"top1 cpu": 0.7, "top5 cpu": 0.8}})), "top5 cpu")
+    assert (verdict.word, verdict.warning) == (Word.PASS, True)
+
+
 # accuracy of trainings
 
 

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 @app.command("list")
 def list_(
     what: Annotated[
-        Literal["methods", "datasets", "suites", "tables", "figures", "runs", "published"], typer.Argument(help="What to list.")
+        Literal["methods", "datasets", "suites", "tables", "figures", "runs", "published", "pins"], typer.Argument(help="What to list.")
     ],
     db: Database = None,
     as_json: Json = False,
 ) -> None:
     """List what there is, one a line."""
-    listed = {"runs": lambda: _runs(db), "suites": _suites, "published": _published}
+    listed = {"runs": lambda: _runs(db), "suites": _suites, "published": _published, "pins": _pins}
     rows = listed.get(what, lambda: _registered(what))()
     if as_json:
         typer.echo(json.dumps({"schema_version": 1, what: [{"name": name, "summary": summary} for name, summary in rows]}, indent=2))
@@ -110,6 +110,14 @@ def _suites() -> list[tuple[str, str]]:
     from benchctl import suite_file
 
     return [(name, suite_file.load(str(path)).suite.description) for name, path in suite_file.shipped().items()]
+
+
+def _pins() -> list[tuple[str, str]]:
+    """Each shipped file of pins, and why it was set last."""
+    from benchctl import pins
+
+    loaded = [pins.load(path) for path in pins.shipped().values()]
+    return [(each.suite, f"{len(each.cells)} cells, {each.history[-1].date}: {each.history[-1].reason}") for each in loaded]
 
 
 def _published() -> list[tuple[str, str]]:
