@@ -160,7 +160,7 @@ class Judgement:
     test: str
     #: labels of cells that are missing
     missing: tuple[str, ...]
-    #: what fills them; empty: none are missing
+    #: what fills them, or trains with more seeds; empty: it is decided
     command: str
 
 
@@ -204,21 +204,9 @@ def judge(paper: str, claim: Claim, results: Pins | None) -> Judgement:
     if missing:
         counts = ", ".join(f"{len(side.values(claim))} of {side.which.variant}" for side in missing)
         test = f"{needed} trainings are needed of each; there are {counts}" if needed > 1 else "cells are missing"
-        globs = [f"--only '{side.which.glob(claim.task)}'" for side in missing]
         labels = tuple(f"{side.which.variant}/{claim.task}" for side in missing)
         left, right = found[0].shown(claim), found[1].shown(claim) if claim.right else None
-        return Judgement(
-            paper,
-            claim,
-            Word.UNDECIDED,
-            left,
-            right,
-            None,
-            None,
-            test,
-            labels,
-            f"benchctl run {claim.suite} {' '.join(dict.fromkeys(globs))}",
-        )
+        return Judgement(paper, claim, Word.UNDECIDED, left, right, None, None, test, labels, _fill(claim, missing))
     if claim.ends is not None:
         return _ends(paper, claim, found)
     return _ratio(paper, claim, found) if claim.ratio is not None else _difference(paper, claim, found)
@@ -277,7 +265,16 @@ def _difference(paper: str, claim: Claim, found: Sequence[_Side]) -> Judgement:
     word = Word.HOLDS if compared.low > bar else Word.CONTRADICTED if compared.high < bar else Word.UNDECIDED
     seeds = " and ".join(str(len(each.values)) for each in samples)
     test = f"Welch over {seeds} trainings, p = {compared.p:.2g}" + (f"; claimed: more than {100 * bar:g} points" if bar else "")
+    command = ""
     if word is Word.UNDECIDED:
         test += f"; {100 * bar:g} lies in the interval: more seeds can tell"
+        more = list(range(2 * max(len(each.values) for each in samples)))
+        command = f"{_fill(claim, found)} --set 'seeds={more}'"
     interval = (compared.low, compared.high)
-    return Judgement(paper, claim, word, samples[0].mean, samples[1].mean, compared.difference, interval, test, (), "")
+    return Judgement(paper, claim, word, samples[0].mean, samples[1].mean, compared.difference, interval, test, (), command)
+
+
+def _fill(claim: Claim, sides: Sequence[_Side]) -> str:
+    """The command that runs the cells of `sides`."""
+    globs = dict.fromkeys(f"--only '{side.which.glob(claim.task)}'" for side in sides)
+    return f"benchctl run {claim.suite} {' '.join(globs)}"
