@@ -552,7 +552,9 @@ class Suite(Vocabulary):
         (), description="data set, or a list of which the first one present is used"
     )
     seeds: Annotated[tuple[Seed, ...], one_or_more(Seed)] = Field(
-        (0,), min_length=1, description="one cell per seed; a suite that trains has seeds 0, 1 and 2 where it names none"
+        (0,),
+        min_length=1,
+        description="one cell per seed, one of all for profile; a suite that trains has seeds 0, 1 and 2 where it names none",
     )
     budget: Budget | None = Field(None, description="what every method is given equally, for train")
     search: Search | None = Field(None, description="recipes that every training tries first, inside its budget")

@@ -186,8 +186,12 @@ def test_cells_that_cost_the_same_share_a_prediction():
     assert cost_key(a, {"engine": "b"}) != cost_key(a, code)
 
 
+def test_a_profile_costs_the_same_with_every_seed():
+    assert [cell.seed for cell in plan(SUITE, "seeds=[3, 4]").cells] == [3] * 6
+
+
 def test_ten_thousand_cells_expand():
-    loaded = suite_file.parse(SUITE, Path("s.yaml"), [f"seeds={list(range(1700))}"])
+    loaded = suite_file.parse(SUITE, Path("s.yaml"), [f"sweep.{entry}.batch_size={list(range(1, 1701))}" for entry in (0, 1)])
     assert len(expand(loaded).cells) == 10200
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -200,3 +202,17 @@ def test_a_claim_is_judged_by_what_was_run(tmp_path: Path) -> None:
     assert "movt 0.51 G, videomae-s(tubelet_size=1) 3.19 G: 0.161 x" in said
     table = benchctl("claims", "movt", "--format", "markdown", folder=tmp_path).stdout
     assert "| movt/tracks-cost-little | holds | 0.51 G | 3.19 G | 0.161 x |" in table
+
+
+@pytest.mark.parametrize("words", [["check", "pins.yaml"], ["claims"]], ids=" ".join)
+def test_verdicts_need_no_torch(ran: Path, words: list[str]) -> None:
+    code = (
+        "import sys\nfrom benchctl.cli.app import main\n"
+        f"sys.argv = ['benchctl', *{words!r}, '--db', 'results/benchctl.db']\n"
+        "try:\n    main()\nexcept SystemExit as ended:\n    print('ENDED', ended.code, *sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ran, check=True)
+    state, _, modules = ended.stdout.rpartition("ENDED ")[2].partition(" ")
+    assert state == "0"
+    assert "benchctl.report.verdicts" in modules or "benchctl.report.judgements" in modules
+    assert not set(modules.split()) & {"torch", "numpy", "scipy", "pandas", "matplotlib"}

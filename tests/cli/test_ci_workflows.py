@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY
 from ruamel.yaml import YAML
-from test_commands import benchctl
+from test_commands import REPOSITORY, benchctl
 
 SUITE = """\
 name: small
