@@ -17,23 +17,11 @@ from pydantic import ValidationError
 from benchctl import lookup
 from benchctl.errors import BenchctlError, DataMissing, UnknownName, UsageError, WeightsMissing
 from benchctl.launch import Launch
+from benchctl.recipe import COMMON_RECIPE, Recipe
 from benchctl.record import CellResult, Outcome
-from benchctl.spec import (
-    COMMON_RECIPE,
-    Cell,
-    ClipFlow,
-    ClipShape,
-    ClipTracks,
-    DatasetRef,
-    MethodConfig,
-    MethodRef,
-    Precision,
-    Recipe,
-    Suite,
-    SweepEntry,
-    Task,
-)
+from benchctl.spec import Cell, ClipFlow, ClipTracks, DatasetRef, MethodConfig, MethodRef, Precision, Suite, SweepEntry, Task
 from benchctl.suite_file import LoadedSuite
+from benchctl.vocabulary import ClipShape
 from benchctl.yaml_file import Location
 
 #: a training step with more multiply-accumulates than this is not executed on a CPU unless `--device cpu` asks for it:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -20,14 +20,15 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     SerializeAsAny,
-    create_model,
     model_validator,
 )
 
+from benchctl.budget import Budget
 from benchctl.errors import ShapeError, UsageError
 from benchctl.gpu_models import DEFAULT_GPU, GpuName
 from benchctl.launch import Launch
-from benchctl.vocabulary import Count, Decay, NotNegative, Part, Seed, Share, Vocabulary, as_tuple, one_or_more
+from benchctl.recipe import Recipe, RecipeBase, RecipeChanges, SuiteRecipe, recipe_by_name
+from benchctl.vocabulary import ClipShape, Count, Decay, NotNegative, Part, Seed, Share, Vocabulary, as_tuple, one_or_more
 
 #: part of every cell id: a new way of resolving cells makes new ids instead of silently meaning something else
 CELL_IDENTITY_VERSION = 1
@@ -42,8 +43,6 @@ Precision = Literal["fp32", "fp16", "bf16"]
 #: `eager`: explicit softmax(QK)V. `sdpa`: torch's fused call, kernel chosen by torch's rules. `math`, `efficient`, `flash`: that
 #: call with the kernel fixed. `auto`: what the method's library does by default; a resolved cell never says `auto`. `none`: it has none.
 Attention = Literal["auto", "none", "eager", "sdpa", "math", "efficient", "flash"]
-#: `nesterov`: SGD with Nesterov's momentum
-OptimizerName = Literal["sgd", "nesterov", "adamw"]
 #: one number for each of red, green and blue
 Rgb = tuple[float, float, float]
 Measure = Literal["memory", "flops", "params", "latency"]
@@ -55,251 +54,6 @@ TrackEstimatorName = Literal["cotracker3", "lucas-kanade"]
 TrackSourceName = Literal["cotracker3", "lucas-kanade", "exact"]
 #: what a video holds: colour, or the distance of each pixel
 Modality = Literal["rgb", "depth"]
-
-
-class ClipShape(Vocabulary):
-    """The input of one step: `batch_size` clips of `frames` RGB frames of `resolution` x `resolution` pixels."""
-
-    frames: Count
-    resolution: Count
-    batch_size: Count = 1
-
-    def __str__(self) -> str:
-        return f"{self.batch_size}x{self.frames}x{self.resolution}"
-
-
-class Recipe(Vocabulary):
-    """How a method is trained and evaluated. A method file carries its own; a suite overrides single keys."""
-
-    optimizer: OptimizerName = "adamw"
-    learning_rate: PositiveFloat = 1e-3
-    weight_decay: float = Field(0.05, ge=0)
-    #: SGD only
-    momentum: float = Field(0.9, ge=0, lt=1)
-    #: AdamW only: decay of its two averages; null: 0.9 and 0.999
-    betas: tuple[Decay, Decay] | None = None
-    #: share of the steps over which the learning rate rises linearly from 0
-    warmup_fraction: float = Field(0.1, ge=0, lt=1)
-    #: `steps`: the learning rate stays, and is a tenth of what it was from each of `drop_at` on
-    schedule: Literal["cosine", "constant", "steps"] = "cosine"
-    #: shares of the training, warm-up included, for the schedule `steps`
-    drop_at: tuple[Share, ...] | None = None
-    #: norm to which gradients are clipped; null: not clipped
-    clip_gradient_norm: PositiveFloat | None = None
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    sampling: Literal["segment", "uniform", "dense"] = "segment"
-    #: frames between two sampled frames, for dense sampling
-    frame_stride: PositiveInt = 8
-    #: horizontal flips in training, wrong wherever left and right are different classes: `true` is refused there, `if-safe` flips
-    #: elsewhere and not there. A resolved cell never says `if-safe`
-    flip: bool | Literal["if-safe"] = False
-    #: random resized crops in training: smallest share of the picture's area that is kept; null: a random crop without resizing
-    crop_scale: float | None = Field(None, gt=0, le=1)
-    #: timm's words for RandAugment, for example `rand-m7-n4-mstd0.5-inc1`, drawn once for all frames of a clip; null: none
-    rand_augment: str | None = None
-    #: largest change of brightness, contrast and saturation, as a share; 0: none
-    color_jitter: float = Field(0.0, ge=0, le=1)
-    #: probability that a box of a clip, the same in all frames, is filled with noise
-    random_erasing: float = Field(0.0, ge=0, le=1)
-    #: alpha of the Beta distribution that mixes clips and labels (Zhang et al. 2018); 0: none
-    mixup: float = Field(0.0, ge=0)
-    #: alpha of the Beta distribution of the boxes that are exchanged (Yun et al. 2019); 0: none
-    cutmix: float = Field(0.0, ge=0)
-    #: times that a clip is in a batch, each time augmented anew (Hoffer et al. 2020)
-    repeated_augmentation: PositiveInt = 1
-    #: evaluation views: `eval_clips` in time x `eval_crops` in space (1: centre, 3: along the longer side)
-    eval_clips: PositiveInt = 1
-    eval_crops: Literal[1, 3] = 1
-    #: data-loader processes; 0 decodes in the worker itself
-    loader_workers: int = Field(0, ge=0)
-    #: `head`: only the classifier learns, the rest stays as it started (a linear probe)
-    train_only: Literal["all", "head"] = "all"
-    #: epochs that the paper trains for, and clips of its step, repetitions included, that the learning rate is for; null: not known.
-    #: Both say what is published. Cells have neither: how long they train is their budget, and how large a step is their shape
-    epochs: PositiveFloat | None = None
-    batch_size: PositiveInt | None = None
-
-    @model_validator(mode="after")
-    def _drops(self) -> Self:
-        if (self.schedule == "steps") != bool(self.drop_at):
-            raise ValueError("schedule 'steps' and 'drop_at' need each other, for example {schedule: steps, drop_at: [0.5, 0.75]}")
-        return self
-
-    def at(self, batch_size: int, *, scaled: bool) -> Recipe:
-        """As a cell with steps of `batch_size` clips has it: without what only says what is published.
-
-        `scaled`: with the learning rate for that step, linearly (Goyal et al. 2017), from the step that it is published for.
-
-        Raises:
-            UsageError: for `scaled`, where it is not known which step that is.
-        """
-        rate = self.learning_rate
-        if scaled:
-            if self.batch_size is None:
-                raise UsageError("the batch size that its learning rate is for is not known", fix="give 'batch_size' in the recipe")
-            rate *= batch_size / self.batch_size
-        return self.model_copy(update={"learning_rate": rate, "epochs": None, "batch_size": None})
-
-    def changed(self, changes: Mapping[str, Any]) -> Recipe:
-        """With `changes`. Another schedule leaves behind what belongs to the one that it replaces."""
-        left = {"drop_at": None} if changes.get("schedule", self.schedule) != "steps" else {}
-        return Recipe.model_validate({**self.model_dump(), **left, **changes})
-
-    def misfit(self, batch_size: int) -> tuple[str, str] | None:
-        """Why steps of `batch_size` clips cannot be made by this recipe, and what helps; None: they can."""
-        times = self.repeated_augmentation
-        if batch_size % times:
-            return f"each clip is {times} times in a batch, and a batch has {batch_size} clips", f"use a multiple of {times}"
-        mixing = " and ".join(f"'{name}'" for name in ("mixup", "cutmix") if getattr(self, name))
-        if mixing and batch_size % 2:
-            return f"{mixing} pairs clips, and a batch has {batch_size}", "set an even batch size"
-        return None
-
-
-def _changes(model: type[Vocabulary]) -> type[Vocabulary]:
-    """A class with the fields of `model`, each of which may be left out."""
-    fields: dict[str, Any] = {
-        name: (Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation, None)
-        for name, field in model.model_fields.items()
-    }
-    return create_model(f"{model.__name__}Changes", __base__=Vocabulary, **fields)
-
-
-if TYPE_CHECKING:
-
-    class RecipeChanges(Vocabulary):
-        """`Recipe`, each key of which may be left out."""
-else:
-    RecipeChanges = _changes(Recipe)
-
-
-#: `paper`: each method as its paper trains it; `common`: all alike, by `COMMON_RECIPE`
-RecipeBase = Literal["paper", "common"]
-#: what all methods are trained with where a suite asks for `recipe: common`: what networks of any kind learn with, and nothing that
-#: suits one of them
-COMMON_RECIPE = Recipe(
-    optimizer="adamw",
-    learning_rate=1e-3,
-    weight_decay=0.05,
-    warmup_fraction=0.1,
-    schedule="cosine",
-    clip_gradient_norm=1.0,
-    sampling="segment",
-)
-
-
-def _recipe_by_name(value: Any) -> Any:
-    """`common` is short for `{base: common}`."""
-    return {"base": value} if isinstance(value, str) else value
-
-
-class SuiteRecipe(RecipeChanges):
-    """A recipe to start from, and keys that differ from it."""
-
-    base: RecipeBase = "paper"
-    #: learning rates are for the recipes' own `batch_size`: scale each linearly to that of the cell (Goyal et al. 2017)
-    scale_learning_rate: bool = False
-
-    @property
-    def changes(self) -> dict[str, Any]:
-        """The keys that differ."""
-        return self.model_dump(exclude_unset=True, exclude={"base", "scale_learning_rate"})
-
-
-#: what can be given equally: counted before training, or read off a clock or a meter while it runs
-Spent = Literal["steps", "samples", "frames_seen", "train_gflops", "wall_seconds", "v100_gpu_hours", "energy_j"]
-COUNTED: tuple[Spent, ...] = ("steps", "samples", "frames_seen", "train_gflops")
-TIMED: tuple[Spent, ...] = ("wall_seconds", "v100_gpu_hours", "energy_j")
-#: how far actual use may be from the amount where a budget does not say, as a share of it
-TOLERANCE, TIMED_TOLERANCE = 0.01, 0.03
-#: versions of the tables that say what an hour of a GPU is in hours of a V100, see `benchctl.gpu_rates`
-GpuTable = Literal["moose-v1", "peak-dense16-v1", "lambda-fp16-v1"]
-
-
-class Caps(Vocabulary):
-    """What a training may use at most, beside what is matched. The first cap that is reached ends it."""
-
-    steps: Count | None = None
-    samples: PositiveFloat | None = None
-    frames_seen: PositiveFloat | None = None
-    #: 1e9 floating-point operations of training, two for a multiply-accumulate, forward and backward
-    train_gflops: PositiveFloat | None = None
-    wall_seconds: PositiveFloat | None = None
-    v100_gpu_hours: PositiveFloat | None = None
-    energy_j: PositiveFloat | None = None
-    #: a cell that would need more is skipped before it costs anything
-    peak_memory_gib: PositiveFloat | None = None
-    trainable_params: PositiveFloat | None = None
-
-
-class Budget(Vocabulary):
-    """What every method is given equally, and what it may use at most."""
-
-    match_on: Spent
-    amount: PositiveFloat
-    caps: Caps = Caps()
-    #: how far actual use may be from the amount, as a share of it; null: 1 % of what is counted, 3 % of what is timed
-    tolerance: float | None = Field(None, gt=0, lt=1)
-    #: shares of the budget after which the test clips are judged; the time that this takes is outside the budget
-    evaluate_at: Annotated[tuple[Share, ...], one_or_more(Share)] = (0.25, 0.5, 0.75, 1.0)
-    #: top-1 accuracy (0 to 1) whose first time is recorded
-    target_top1: Share | None = None
-    #: whose factors `v100_gpu_hours` are counted with
-    gpu_table: GpuTable = "moose-v1"
-
-    @model_validator(mode="after")
-    def _matched_once(self) -> Self:
-        if getattr(self.caps, self.match_on) is not None:
-            raise ValueError(f"'{self.match_on}' is matched, so it needs no cap: its amount is one")
-        return self
-
-    @property
-    def tolerated(self) -> float:
-        """`tolerance`, or what stands for it."""
-        return self.tolerance or (TIMED_TOLERANCE if self.match_on in TIMED else TOLERANCE)
-
-    @property
-    def limits(self) -> dict[Spent, float]:
-        """The amount of what is matched, then the caps of what is used up by training."""
-        caps = {name: getattr(self.caps, name) for name in (*COUNTED, *TIMED)}
-        return {self.match_on: self.amount, **{name: float(cap) for name, cap in caps.items() if cap is not None}}
-
-    def part(self, share: float) -> Budget:
-        """A share of it, for a training that nobody judges on the way."""
-        caps: dict[str, float | None] = {name: limit * share for name, limit in self.limits.items() if name != self.match_on}
-        caps |= {"peak_memory_gib": self.caps.peak_memory_gib, "trainable_params": self.caps.trainable_params}
-        if self.caps.steps is not None:
-            caps["steps"] = max(1, round(self.caps.steps * share))
-        return self.model_copy(
-            update={"amount": self.amount * share, "caps": Caps.model_validate(caps), "evaluate_at": (1.0,), "target_top1": None}
-        )
-
-    def per_step(self, name: Spent, shape: ClipShape, step_flops: float | None) -> float:
-        """What one step at `shape` uses up of `name`; a step takes `step_flops` floating-point operations."""
-        if name == "train_gflops":
-            assert step_flops is not None, "counted before training"
-            return step_flops / 1e9
-        return {"steps": 1.0, "samples": shape.batch_size, "frames_seen": shape.batch_size * shape.frames}[name]
-
-    def too_small(self, shape: ClipShape, step_flops: float | None) -> str | None:
-        """Why not even one step fits the counted limits, or None; `step_flops` None: they are not looked at."""
-        for name, limit in self.limits.items():
-            if name not in COUNTED or (name == "train_gflops" and step_flops is None):
-                continue
-            one = self.per_step(name, shape, step_flops)
-            if limit < one:
-                return f"{name} of {limit:g} are less than one step, which takes {one:g}"
-        return None
-
-    def steps(self, shape: ClipShape, step_flops: float | None = None) -> int | None:
-        """Training steps at `shape` after which the first counted limit is reached, to the nearest; at least one.
-
-        None where only a clock or a meter ends it, or where operations are limited and a step was not counted.
-        """
-        counted = [(name, amount) for name, amount in self.limits.items() if name in COUNTED]
-        if not counted or (step_flops is None and "train_gflops" in self.limits):
-            return None
-        return max(1, min(round(amount / self.per_step(name, shape, step_flops)) for name, amount in counted))
 
 
 class DatasetRef(Vocabulary):
@@ -545,7 +299,7 @@ class Suite(Vocabulary):
     memory_cap_gib: PositiveFloat | None = Field(None, description="a step that needs more than this ends as oom")
     gpu: GpuName | None = Field(None, description=f"the GPU that memory is predicted for; default: {DEFAULT_GPU}")
     measure: tuple[Measure, ...] = Field(("memory", "flops", "params"), description="what a profile cell records")
-    recipe: Annotated[SerializeAsAny[SuiteRecipe], BeforeValidator(_recipe_by_name, json_schema_input_type=RecipeBase | SuiteRecipe)] = (
+    recipe: Annotated[SerializeAsAny[SuiteRecipe], BeforeValidator(recipe_by_name, json_schema_input_type=RecipeBase | SuiteRecipe)] = (
         Field(default_factory=SuiteRecipe, description="paper, common, or keys that differ from one of them (base)")
     )
     dataset: Annotated[tuple[DatasetRef, ...], one_or_more(DatasetRef | str)] = Field(

@@ -21,6 +21,17 @@ class Vocabulary(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class ClipShape(Vocabulary):
+    """The input of one step: `batch_size` clips of `frames` RGB frames of `resolution` x `resolution` pixels."""
+
+    frames: Count
+    resolution: Count
+    batch_size: Count = 1
+
+    def __str__(self) -> str:
+        return f"{self.batch_size}x{self.frames}x{self.resolution}"
+
+
 def as_tuple(value: Any) -> Any:
     """A list as a tuple, and anything that is neither as a tuple of itself."""
     return tuple(value) if isinstance(value, list) else (value if isinstance(value, tuple) else (value,))

@@ -28,7 +28,8 @@ from benchctl.data.decode import Frames, probe
 from benchctl.data.loading import ClipDataset, LoadSettings
 from benchctl.data.sampling import train_indices
 from benchctl.data.transforms import Normalisation, drawn_view
-from benchctl.spec import ClipShape, Recipe
+from benchctl.recipe import Recipe
+from benchctl.vocabulary import ClipShape
 
 ORDINARY = ("mma_part_0.mp4", "mma_test.mp4", "mma_demo_k400.mp4", "k400_Tw2yXa6CzWE.mp4", "cot_cat.mp4", "skv_bikes.mp4")
 SETTINGS = LoadSettings(ClipShape(frames=8, resolution=224, batch_size=8), Recipe(), kept_bytes=0)

@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert
 
+from benchctl.recipe import Recipe
 from benchctl.record import UNITS, Environment, RunRecord
 from benchctl.report import efficiency, memory
 from benchctl.report.render import render
 from benchctl.report.table import Selection
-from benchctl.spec import Cell, ClipShape, Recipe
+from benchctl.spec import Cell
 from benchctl.store import schema
 from benchctl.store.store import Store
+from benchctl.vocabulary import ClipShape
 
 MEASUREMENTS = 1_000_000
 LIMIT_SECONDS = 2.0

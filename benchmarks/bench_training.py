@@ -18,6 +18,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from side_by_side import one_thread
 from torch import nn
 
+from benchctl.budget import Budget
 from benchctl.data import motion_shapes
 from benchctl.data.clip_set import ClipSet
 from benchctl.data.loading import LoadSettings, train_batches
@@ -26,7 +27,9 @@ from benchctl.engine.budget import Allowance
 from benchctl.engine.step import TrainingStep
 from benchctl.engine.train import Training
 from benchctl.methods import videomae
-from benchctl.spec import COMMON_RECIPE, Budget, Cell, ClipShape, DatasetRef
+from benchctl.recipe import COMMON_RECIPE
+from benchctl.spec import Cell, DatasetRef
+from benchctl.vocabulary import ClipShape
 
 STEPS, ROUNDS = 40, 11
 #: claimed: at most so much more CPU time

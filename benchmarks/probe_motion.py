@@ -27,7 +27,9 @@ from benchctl.data.loading import LoadSettings, test_batches
 from benchctl.data.transforms import Normalisation
 from benchctl.layers.stss import Window, stss
 from benchctl.methods import moss
-from benchctl.spec import ClipShape, DatasetRef, ModelSpec, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import DatasetRef, ModelSpec
+from benchctl.vocabulary import ClipShape
 
 SUITE = Path(__file__).parents[1] / "suites" / "moss_motion.yaml"
 CACHE = Path("results") / "data"

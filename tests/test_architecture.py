@@ -14,6 +14,7 @@ import benchctl
 PACKAGE = Path(benchctl.__file__).parent
 VOCABULARY = {
     "atomic_file",
+    "budget",
     "errors",
     "folders",
     "gpu_models",
@@ -24,6 +25,7 @@ VOCABULARY = {
     "lookup",
     "pins",
     "pretrained_on",
+    "recipe",
     "statistics",
     "suite_file",
     "vocabulary",

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from benchctl import suite_file
+from benchctl.budget import Budget
 from benchctl.errors import DataMissing, SuiteError, UsageError, WeightsMissing
 from benchctl.methods import videomae
 from benchctl.plan import (
@@ -20,8 +21,9 @@ from benchctl.plan import (
     resolve_data,
     state,
 )
+from benchctl.recipe import COMMON_RECIPE, Recipe
 from benchctl.record import CellResult, Measurement, Outcome
-from benchctl.spec import COMMON_RECIPE, Budget, Cell, ClipFlow, ClipTracks, DatasetRef, Recipe, Search, options_text
+from benchctl.spec import Cell, ClipFlow, ClipTracks, DatasetRef, Search, options_text
 
 SUITE = """\
 name: test

@@ -12,9 +12,9 @@ from benchctl.cli.visualize import Checkpoint, Frames, Pretrained, Resolution, S
 from benchctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from benchctl.spec import ClipShape
     from benchctl.visualize.attention import Layers
     from benchctl.visualize.clip import Clip
+    from benchctl.vocabulary import ClipShape
 
 ClipName = Annotated[str, typer.Argument(metavar="CLIP", help="A video file, or toy: two groups of moving shapes.")]
 Methods = Annotated[list[str], typer.Option("--method", metavar="PRESET", help="Whose attention; repeatable, each one is drawn below.")]
@@ -45,10 +45,10 @@ def attention(
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.png", help="Default: attention-CLIP.png")] = None,
 ) -> None:
     """Draw where methods look in a clip, as heatmaps over its frames, and print the file's name."""
-    from benchctl.spec import ClipShape
     from benchctl.visualize import attention, attention_figure, png
     from benchctl.visualize import clip as clips
     from benchctl.visualize.model import load_model
+    from benchctl.vocabulary import ClipShape
 
     for option, given in (("--checkpoint", checkpoint), ("--set", settings)):
         if given and len(method) > 1:

@@ -23,7 +23,8 @@ import numpy.typing as npt
 
 from benchctl.data.pyav_file import Frames
 from benchctl.errors import UsageError
-from benchctl.spec import Modality, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import Modality
 
 if TYPE_CHECKING:
     import torch

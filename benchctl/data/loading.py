@@ -39,7 +39,9 @@ from benchctl.data.transforms import (
     with_flow,
 )
 from benchctl.errors import BenchctlError, ClipUnreadable, DataMissing, UsageError
-from benchctl.spec import ClipShape, Modality, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import Modality
+from benchctl.vocabulary import ClipShape
 
 if TYPE_CHECKING:
     import torch

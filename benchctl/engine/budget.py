@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from benchctl.budget import COUNTED, TIMED, Budget, Spent
 from benchctl.errors import DeviceMissing, UsageError
-from benchctl.spec import COUNTED, TIMED, Budget, Cell, ClipShape, Spent
+from benchctl.spec import Cell
+from benchctl.vocabulary import ClipShape
 
 #: what is only known while it runs is planned anew from the pace so far; the first steps, in which kernels are chosen and workers start,
 #: are no pace, and as many after them are the first that are one

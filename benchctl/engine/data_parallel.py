@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from benchctl.engine.step import Batch, TrainingStep
-from benchctl.spec import Objective, Precision, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import Objective, Precision
 
 
 class DataParallelStep(TrainingStep):

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from benchctl.engine.step import Batch, TrainingStep, autocast
 from benchctl.launch import Launch
-from benchctl.spec import Objective, Precision, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import Objective, Precision
 
 #: most elements of a bucket of gradients or weights that is sent at once: 200 MB of fp32
 BUCKET_ELEMENTS = 50_000_000

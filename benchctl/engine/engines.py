@@ -7,7 +7,8 @@ from torch import nn
 from benchctl.engine.data_parallel import DataParallelStep
 from benchctl.engine.ranks import Ranks
 from benchctl.engine.step import TrainingStep
-from benchctl.spec import Cell, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import Cell
 
 
 def make_engine(cell: Cell, model: nn.Module, recipe: Recipe, ranks: Ranks, micro_batch: int) -> TrainingStep:

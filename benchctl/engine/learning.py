@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 
+from benchctl.budget import Budget
 from benchctl.data.clip_set import ClipSet
 from benchctl.data.loading import LoadSettings
 from benchctl.engine import models, profile
@@ -29,8 +30,9 @@ from benchctl.metrics import top_k
 from benchctl.probes.energy import GpuWatch, cuda_watch
 from benchctl.probes.gpu_time import gpu_time_measurements
 from benchctl.probes.nvml import OpenGpu
+from benchctl.recipe import Recipe
 from benchctl.record import Measurement, Outcome
-from benchctl.spec import Budget, Cell, Recipe
+from benchctl.spec import Cell
 
 
 @dataclass(frozen=True)

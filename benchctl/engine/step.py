@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchctl.spec import Objective, Precision, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import Objective, Precision
 
 #: what the model is given, as `benchctl.data.loading.Batch` has it, and labels (B,), their shares (B, classes) or values (B, K)
 Batch = tuple[tuple[Tensor, ...], Tensor]

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
+from benchctl.budget import TIMED
 from benchctl.data.clip_set import ClipSet
 from benchctl.data.loading import Batch, LoadSettings, UnreadableLog, train_batches
 from benchctl.engine import checkpoint
@@ -20,7 +21,7 @@ from benchctl.engine.step import Batch as StepBatch
 from benchctl.engine.step import TrainingStep, learning_rate, learning_rate_at
 from benchctl.errors import BenchctlError
 from benchctl.record import Measurement, Outcome
-from benchctl.spec import TIMED, Cell
+from benchctl.spec import Cell
 
 #: seconds between two checkpoints
 CHECKPOINT_SECONDS = 60.0

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from benchctl.errors import ShapeError
 from benchctl.layers.clip_input import ClipInput
-from benchctl.spec import ClipShape, ModelSpec
+from benchctl.spec import ModelSpec
+from benchctl.vocabulary import ClipShape
 
 # B batch, T arranged frames (the paper's T*), N cells along a side of the grid, C channels, h x w pixels of a small frame
 

@@ -19,7 +19,8 @@ from pydantic import PositiveInt
 
 from benchctl.layers.pretrained import published
 from benchctl.layers.resnet3d import ResNet3d, ResNet3dSizes, TemporalKernels
-from benchctl.spec import ModelSpec, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import ModelSpec
 
 MEAN = (0.45, 0.45, 0.45)
 STD = (0.225, 0.225, 0.225)

@@ -39,7 +39,8 @@ from benchctl.layers.image_encoder import EncoderConfig, ImageEncoder
 from benchctl.layers.pretrained import RANDOM, published
 from benchctl.layers.query_decoder import QueryDecoder, QuickGELU
 from benchctl.layers.time_conv import TimeConv
-from benchctl.spec import Attention, ModelSpec, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import Attention, ModelSpec
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

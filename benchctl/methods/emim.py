@@ -47,7 +47,9 @@ from benchctl.layers.pretrained import published
 from benchctl.layers.uniformer import AttentionPlace, AttentionStage, JointAttention, Mlp, UniFormerClassifier, UniFormerConfig
 from benchctl.layers.window import affinity
 from benchctl.layers.windowed_attention import WindowedAttention, WindowedShape, later
-from benchctl.spec import ClipShape, ModelSpec, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import ModelSpec
+from benchctl.vocabulary import ClipShape
 
 MEAN = (0.45, 0.45, 0.45)
 STD = (0.225, 0.225, 0.225)

@@ -33,7 +33,8 @@ from benchctl.layers.image_encoder import EncoderConfig, ImageEncoder
 from benchctl.layers.pretrained import RANDOM, published
 from benchctl.layers.query_decoder import QueryDecoder
 from benchctl.layers.time_conv import TimeConv
-from benchctl.spec import ModelSpec, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import ModelSpec
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

@@ -43,7 +43,9 @@ from benchctl.layers.flow import FlowEstimator
 from benchctl.layers.image_encoder import EncoderConfig, EncoderName, ImageEncoder
 from benchctl.layers.pretrained import RANDOM, published
 from benchctl.layers.selective_scan import Mamba, Scan, package_installed
-from benchctl.spec import Attention, ClipFlow, ClipShape, FlowEstimatorName, ModelSpec, Recipe, Task
+from benchctl.recipe import Recipe
+from benchctl.spec import Attention, ClipFlow, FlowEstimatorName, ModelSpec, Task
+from benchctl.vocabulary import ClipShape
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)

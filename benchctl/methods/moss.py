@@ -39,7 +39,9 @@ from benchctl.layers.side_network import SideConfig, SideTuned
 from benchctl.layers.stss import Window, check_window
 from benchctl.layers.video_classifier import VideoClassifier
 from benchctl.layers.video_transformer import Aim, FineTuned
-from benchctl.spec import ClipShape, ModelSpec, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import ModelSpec
+from benchctl.vocabulary import ClipShape
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

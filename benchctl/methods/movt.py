@@ -24,7 +24,9 @@ from typing import Any
 from benchctl.layers.movt import MovT
 from benchctl.layers.point_transformer import PointSizes
 from benchctl.layers.pretrained import published
-from benchctl.spec import ClipShape, ClipTracks, ModelSpec, Recipe, TrackSourceName
+from benchctl.recipe import Recipe
+from benchctl.spec import ClipTracks, ModelSpec, TrackSourceName
+from benchctl.vocabulary import ClipShape
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)

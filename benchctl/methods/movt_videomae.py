@@ -27,7 +27,9 @@ from benchctl.layers.movt import MovT
 from benchctl.layers.point_transformer import Block, PointSizes
 from benchctl.layers.pretrained import RANDOM, published
 from benchctl.layers.videomae import VideoMAE, VideoMAESizes
-from benchctl.spec import ClipShape, ClipTracks, ModelSpec, Recipe, TrackSourceName
+from benchctl.recipe import Recipe
+from benchctl.spec import ClipTracks, ModelSpec, TrackSourceName
+from benchctl.vocabulary import ClipShape
 
 # B batch, N points, K tokens of the video, C and D their widths
 

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from benchctl.layers.clip_input import ClipInput
 from benchctl.layers.pretrained import RANDOM, State, published
 from benchctl.layers.torchvision_weights import load_torchvision
-from benchctl.spec import Attention, MethodConfig, ModelSpec, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import Attention, MethodConfig, ModelSpec
 
 if TYPE_CHECKING:
     from torchvision.models.video.mvit import MSBlockConfig

@@ -23,7 +23,9 @@ from torch import Tensor, nn
 from benchctl.layers.clip_input import check_input
 from benchctl.layers.point_transformer import OverTime, PointSizes, PointTransformer, initialise, point_head
 from benchctl.layers.pretrained import RANDOM, published
-from benchctl.spec import ClipShape, ModelSpec, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import ModelSpec
+from benchctl.vocabulary import ClipShape
 
 # B batch, T frames, N pixels, C width
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from benchctl.layers.frame_resnet import FrameResNet, ResNetSizes
 from benchctl.layers.pretrained import published
-from benchctl.spec import ModelSpec, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import ModelSpec
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)

@@ -26,7 +26,9 @@ from benchctl.errors import ShapeError
 from benchctl.layers.clip_input import ClipInput
 from benchctl.layers.pretrained import RANDOM, State, load_pretrained, published
 from benchctl.layers.resnet3d import EXPANSION, ConvNorm, Pathway, ResNet3dSizes, TemporalKernels, initialise, stage_name, stem_name
-from benchctl.spec import ClipShape, ModelSpec, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import ModelSpec
+from benchctl.vocabulary import ClipShape
 
 MEAN = (0.45, 0.45, 0.45)
 STD = (0.225, 0.225, 0.225)

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from benchctl.layers.clip_input import ClipInput
 from benchctl.layers.pretrained import RANDOM, published
 from benchctl.layers.torchvision_weights import load_torchvision
-from benchctl.spec import Attention, MethodConfig, ModelSpec, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import Attention, MethodConfig, ModelSpec
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)

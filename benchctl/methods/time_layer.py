@@ -35,7 +35,9 @@ from benchctl.layers.time_layer import Arrangement, TimeInput, TimeLayer, check_
 from benchctl.layers.video_classifier import VideoClassifier
 from benchctl.layers.video_transformer import FineTuned
 from benchctl.layers.videomae import MaskedVideoMAE, VideoMAE, VideoMAESizes
-from benchctl.spec import Attention, ClipShape, MethodConfig, Modality, ModelSpec, Recipe, Rgb
+from benchctl.recipe import Recipe
+from benchctl.spec import Attention, MethodConfig, Modality, ModelSpec, Rgb
+from benchctl.vocabulary import ClipShape
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)

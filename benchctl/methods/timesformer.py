@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from benchctl.layers.clip_input import ClipInput
 from benchctl.layers.pretrained import RANDOM, State, load_pretrained, published
-from benchctl.spec import Attention, MethodConfig, ModelSpec, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import Attention, MethodConfig, ModelSpec
 
 MEAN = (0.45, 0.45, 0.45)
 STD = (0.225, 0.225, 0.225)

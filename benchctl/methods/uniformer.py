@@ -19,7 +19,8 @@ from typing import Any
 
 from benchctl.layers.pretrained import published
 from benchctl.layers.uniformer import AttentionPlace, JointAttention, UniFormerClassifier, UniFormerConfig
-from benchctl.spec import ModelSpec, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import ModelSpec
 
 MEAN = (0.45, 0.45, 0.45)
 STD = (0.225, 0.225, 0.225)

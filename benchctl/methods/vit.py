@@ -14,7 +14,8 @@ from typing import Any
 from benchctl.layers.image_encoder import EncoderConfig, EncoderName
 from benchctl.layers.video_classifier import VideoClassifier
 from benchctl.layers.video_transformer import FineTuned
-from benchctl.spec import ModelSpec, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import ModelSpec
 
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.5, 0.5, 0.5)

@@ -17,7 +17,8 @@ from typing import Any
 from benchctl.layers.image_encoder import EncoderConfig
 from benchctl.layers.video_classifier import VideoClassifier
 from benchctl.layers.video_transformer import FineTuned
-from benchctl.spec import ModelSpec, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import ModelSpec
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

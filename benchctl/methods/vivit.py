@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from benchctl.layers.attention import BACKENDS, transformers_backend
 from benchctl.layers.clip_input import ClipInput
 from benchctl.layers.pretrained import RANDOM, State, load_pretrained, published
-from benchctl.spec import Attention, MethodConfig, ModelSpec, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import Attention, MethodConfig, ModelSpec
 
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.5, 0.5, 0.5)

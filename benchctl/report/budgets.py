@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from benchctl.budget import TIMED, TIMED_TOLERANCE, TOLERANCE
 from benchctl.report.table import NOT_RECORDED, Absent, Column, Value
 from benchctl.report.trainings import ONE_SEED, Training
-from benchctl.spec import TIMED, TIMED_TOLERANCE, TOLERANCE
 
 #: what may be matched -> unit of its amount
 UNITS = {

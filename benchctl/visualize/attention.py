@@ -37,10 +37,11 @@ from benchctl.layers.video_transformer import FineTuned
 from benchctl.layers.videomae import VideoMAE
 from benchctl.methods.timesformer import TimeSformer
 from benchctl.methods.vivit import ViViT
-from benchctl.spec import Attention, ClipShape, ModelSpec
+from benchctl.spec import Attention, ModelSpec
 from benchctl.visualize.features import given
 from benchctl.visualize.flow import estimator_words
 from benchctl.visualize.model import LoadedModel
+from benchctl.vocabulary import ClipShape
 
 # B is 1; T frames that the model works on, U units, h x w patches of a unit, R pixels a side; N sequences, H heads, Q queries, K keys
 

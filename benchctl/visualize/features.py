@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from benchctl.data.decode import Frames
 from benchctl.errors import UsageError
 from benchctl.layers.time_layer import TimeLayer
-from benchctl.spec import ClipShape
 from benchctl.visualize.model import LoadedModel
+from benchctl.vocabulary import ClipShape
 
 # T frames that the network works on, R pixels a side; U units, h x w positions of a map, C channels
 

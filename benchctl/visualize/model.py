@@ -17,8 +17,9 @@ from benchctl.data.decode import Frames
 from benchctl.errors import ShapeError, UsageError, WeightsMissing, unknown
 from benchctl.layers import flow
 from benchctl.layers.pretrained import RANDOM, State, contents, read
-from benchctl.spec import Attention, ClipShape, MethodConfig, ModelSpec, Rgb
+from benchctl.spec import Attention, MethodConfig, ModelSpec, Rgb
 from benchctl.visualize.flow import estimator_words
+from benchctl.vocabulary import ClipShape
 
 # T frames, R pixels a side, C channels
 

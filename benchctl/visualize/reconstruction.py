@@ -24,8 +24,8 @@ from benchctl.data.decode import Frames
 from benchctl.errors import UsageError
 from benchctl.layers.pretrained import contents
 from benchctl.layers.videomae import MaskedVideoMAE, hidden_tubes
-from benchctl.spec import ClipShape
 from benchctl.visualize.model import LoadedModel
+from benchctl.vocabulary import ClipShape
 
 # T frames that the network works on, R pixels a side
 

@@ -17,8 +17,8 @@ from benchctl.data.sampling import eval_indices
 from benchctl.data.track_views import chosen
 from benchctl.data.tracks import Tracks
 from benchctl.errors import UsageError
-from benchctl.spec import ClipShape
 from benchctl.visualize.model import LoadedModel
+from benchctl.vocabulary import ClipShape
 
 #: of the points, the share that is shown alone
 TOP_SHARE = 0.1

@@ -11,9 +11,11 @@ import pytest
 
 from benchctl.cli.app import main
 from benchctl.data.encode import write_mp4
+from benchctl.recipe import Recipe
 from benchctl.record import CellResult, Environment, Measurement, RunRecord
-from benchctl.spec import Cell, ClipShape, Recipe
+from benchctl.spec import Cell
 from benchctl.store.store import Store
+from benchctl.vocabulary import ClipShape
 
 
 @pytest.fixture

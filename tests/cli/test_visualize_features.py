@@ -14,9 +14,11 @@ import torch
 
 from benchctl import lookup
 from benchctl.cli.app import main
+from benchctl.recipe import Recipe
 from benchctl.record import CellResult, Environment, RunRecord
-from benchctl.spec import Cell, ClipShape, ModelSpec, Recipe
+from benchctl.spec import Cell, ModelSpec
 from benchctl.store.store import Store
+from benchctl.vocabulary import ClipShape
 
 SMALL = ["--frames", "4", "--resolution", "64"]
 

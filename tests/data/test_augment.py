@@ -10,7 +10,7 @@ import torch
 from benchctl.data import augment
 from benchctl.data.augment import ClipAugmentation, Mixing, check_augmentation, cut_box, cut_in, erase, jittered, mix_in, mixed_labels
 from benchctl.errors import UsageError
-from benchctl.spec import Recipe
+from benchctl.recipe import Recipe
 
 MEAN = (0.485, 0.456, 0.406)
 

@@ -22,7 +22,9 @@ from benchctl.data.sampling import eval_indices, train_indices
 from benchctl.data.shape_scene import CLASSES, Scene, draw_scene
 from benchctl.data.transforms import Normalisation, eval_views, train_view
 from benchctl.errors import ClipUnreadable, DataMissing, UsageError
-from benchctl.spec import ClipFlow, ClipShape, DatasetRef, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import ClipFlow, DatasetRef
+from benchctl.vocabulary import ClipShape
 
 PLAIN = Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 SHAPES = {"train_clips_per_class": 1, "test_clips_per_class": 1, "frames": 12, "size": 64}

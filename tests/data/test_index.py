@@ -23,7 +23,9 @@ from benchctl.data.index import ClipIndex, Entry, Stamp, Table, content_hash, in
 from benchctl.data.loading import LoadSettings, UnreadableLog, train_batches
 from benchctl.data.verify import look
 from benchctl.errors import ClipUnreadable, MissingError, UsageError
-from benchctl.spec import ClipShape, DatasetRef, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import DatasetRef
+from benchctl.vocabulary import ClipShape
 
 Make = Callable[..., np.ndarray]
 

@@ -20,7 +20,8 @@ from benchctl.data.loading import Batch, LoadSettings, UnreadableLog, train_batc
 from benchctl.data.sampling import eval_indices
 from benchctl.data.transforms import eval_views
 from benchctl.errors import BenchctlError, DataMissing, UsageError
-from benchctl.spec import ClipShape, Recipe
+from benchctl.recipe import Recipe
+from benchctl.vocabulary import ClipShape
 
 TRAIN, TEST, BROKEN = 9, 5, ("train3.mp4", "test1.mp4")
 

@@ -12,7 +12,8 @@ from benchctl.data.decode import probe
 from benchctl.data.loading import LoadSettings, train_batches
 from benchctl.errors import MissingError
 from benchctl.methods import time_layer
-from benchctl.spec import ClipShape, Recipe
+from benchctl.recipe import Recipe
+from benchctl.vocabulary import ClipShape
 
 
 def test_frames_that_do_not_fit_say_how_large_they_are(mp4: Path, monkeypatch: pytest.MonkeyPatch):

@@ -16,7 +16,9 @@ from benchctl.data.loading import LoadSettings, train_batches
 from benchctl.data.track_files import TrackSet, make
 from benchctl.data.track_views import ExactTracks, PrecomputedTracks, check_tracks, chosen, track_source
 from benchctl.errors import ClipUnreadable, DataMissing, MissingError
-from benchctl.spec import ClipShape, ClipTracks, DatasetRef, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import ClipTracks, DatasetRef
+from benchctl.vocabulary import ClipShape
 
 OPTIONS = {"train_clips_per_class": 1, "test_clips_per_class": 1, "frames": 10}
 

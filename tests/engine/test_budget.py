@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from training_cells import cell
 
+from benchctl.budget import Budget, Caps
 from benchctl.engine.budget import Allowance, Used, allowance
 from benchctl.errors import DeviceMissing, UsageError
-from benchctl.spec import Budget, Caps, ClipShape, DatasetRef
+from benchctl.spec import DatasetRef
+from benchctl.vocabulary import ClipShape
 
 SHAPE = ClipShape(frames=4, resolution=32, batch_size=8)
 STEP = 2_000_000_000

@@ -173,7 +173,8 @@ def test_memory_of_a_rank_is_that_of_its_micro_batch():
     from training_cells import cell
 
     from benchctl.launch import Launch
-    from benchctl.spec import ClipShape, DatasetRef
+    from benchctl.spec import DatasetRef
+    from benchctl.vocabulary import ClipShape
 
     ref = DatasetRef(name="motion_shapes")
     half = predicted(cell(ref, shape=ClipShape(frames=16, resolution=224, batch_size=4)))

@@ -14,7 +14,9 @@ from training_cells import cell
 
 from benchctl.engine import profile
 from benchctl.methods import timesformer
-from benchctl.spec import Cell, ClipShape, DatasetRef, Launch, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import Cell, DatasetRef, Launch
+from benchctl.vocabulary import ClipShape
 
 #: promised: how far a prediction is from what real ranks allocate, at most
 CLOSE = 0.05

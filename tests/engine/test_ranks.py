@@ -11,11 +11,14 @@ import torch
 from rank_launch import start_ranks
 from training_cells import SMALL, StopAfter, cell, run
 
+from benchctl.budget import Budget
 from benchctl.data import motion_shapes
 from benchctl.engine import checkpoint
 from benchctl.methods import moss, timesformer
+from benchctl.recipe import Recipe
 from benchctl.record import CellResult, Outcome
-from benchctl.spec import Budget, Cell, ClipShape, DatasetRef, Launch, Recipe
+from benchctl.spec import Cell, DatasetRef, Launch
+from benchctl.vocabulary import ClipShape
 
 STEPS = 6
 #: losses of fp32 are equal up to the order of sums

@@ -9,12 +9,15 @@ import pytest
 import torch
 from training_cells import cell, run
 
+from benchctl.budget import Budget
 from benchctl.data.clip_set import ClipRecord, ClipSet
 from benchctl.data.encode import write_mp4
 from benchctl.data.loading import UnreadableLog
 from benchctl.engine.evaluate import Evaluation, _judged_together
+from benchctl.recipe import Recipe
 from benchctl.record import Outcome
-from benchctl.spec import Budget, ClipShape, DatasetRef, Recipe
+from benchctl.spec import DatasetRef
+from benchctl.vocabulary import ClipShape
 
 TARGETS = ("brightness", "inverse")
 

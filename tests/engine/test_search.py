@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from training_cells import StopAfter, cell, run
 
+from benchctl.budget import Budget
 from benchctl.engine import checkpoint, search
 from benchctl.engine.train import Ending, Progress
 from benchctl.errors import BenchctlError
 from benchctl.record import Outcome
-from benchctl.spec import Budget, Search
+from benchctl.spec import Search
 
 TWO = Search(learning_rate=(1e-3, 1e-5), share=0.4, held_out=0.5)
 

@@ -14,8 +14,8 @@ from benchctl.data.clip_set import ClipRecord, ClipSet
 from benchctl.engine import checkpoint, models
 from benchctl.engine.step import TrainingStep
 from benchctl.errors import BenchctlError
+from benchctl.recipe import Recipe
 from benchctl.record import Outcome
-from benchctl.spec import Recipe
 
 HEAD = {"video.classifier.weight", "video.classifier.bias"}
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from benchctl.engine.step import TrainingStep, learning_rate, learning_rate_at, make_optimizer, parameter_groups
-from benchctl.spec import Recipe
+from benchctl.recipe import Recipe
 
 
 def model() -> nn.Module:

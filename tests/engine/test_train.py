@@ -11,10 +11,11 @@ import pytest
 import torch
 from training_cells import STEPS, StopAfter, cell, run
 
+from benchctl.budget import Budget
 from benchctl.engine import checkpoint, learning, models, profile
 from benchctl.errors import BenchctlError, DeviceMissing
+from benchctl.recipe import Recipe
 from benchctl.record import Outcome, correctness
-from benchctl.spec import Budget, Recipe
 
 
 def test_training_uses_its_budget_and_is_evaluated(shapes, tmp_path: Path):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from benchctl.budget import Budget
 from benchctl.engine import work
+from benchctl.recipe import Recipe
 from benchctl.record import CellResult
-from benchctl.spec import Budget, Cell, ClipShape, DatasetRef, Recipe
+from benchctl.spec import Cell, DatasetRef
+from benchctl.vocabulary import ClipShape
 
 SMALL = {"train_clips_per_class": 2, "test_clips_per_class": 1}
 STEPS = 6

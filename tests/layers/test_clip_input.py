@@ -5,7 +5,8 @@ import torch
 
 from benchctl.errors import ShapeError
 from benchctl.layers.clip_input import ClipInput
-from benchctl.spec import ClipShape, MethodConfig, ModelSpec
+from benchctl.spec import MethodConfig, ModelSpec
+from benchctl.vocabulary import ClipShape
 
 
 def spec(frames: int = 4, resolution: int = 30, patch: int = 16, tubelet: int = 2) -> ModelSpec:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from benchctl.errors import WeightsMissing
 from benchctl.layers.image_encoder import ENCODERS, EncoderConfig, EncoderName, ImageEncoder
-from benchctl.spec import Attention, ClipShape, ModelSpec
+from benchctl.spec import Attention, ModelSpec
+from benchctl.vocabulary import ClipShape
 
 SIZES = {"encoder_width": 32, "encoder_heads": 2, "encoder_layers": 3}
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from benchctl.layers.videomae import MaskedVideoMAE, VideoMAESizes, hidden_tubes
-from benchctl.spec import ClipShape, ModelSpec
+from benchctl.spec import ModelSpec
+from benchctl.vocabulary import ClipShape
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 SIZES = {"width": 48, "layers": 2, "heads": 4, "mlp_width": 96, "mask_ratio": 0.75}

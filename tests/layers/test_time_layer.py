@@ -9,7 +9,7 @@ import torch
 from benchctl.data.sampling import eval_indices
 from benchctl.errors import ShapeError
 from benchctl.layers.time_layer import TimeLayer, check_grid
-from benchctl.spec import ClipShape
+from benchctl.vocabulary import ClipShape
 
 
 def numbered(frames: int) -> torch.Tensor:

@@ -17,7 +17,8 @@ from benchctl.layers.uniformer import (
     UniFormerClassifier,
     UniFormerConfig,
 )
-from benchctl.spec import ClipShape, ModelSpec
+from benchctl.spec import ModelSpec
+from benchctl.vocabulary import ClipShape
 
 SIZES: dict[str, Any] = {"patch_size": 16, "stem_stride": 2, "depths": (1, 2, 2, 1), "widths": (8, 8, 16, 32), "head_width": 8}
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from benchctl.layers.image_encoder import EncoderConfig
 from benchctl.layers.video_transformer import Aim, FineTuned, VideoTransformer
-from benchctl.spec import ClipShape, ModelSpec
+from benchctl.spec import ModelSpec
+from benchctl.vocabulary import ClipShape
 
 CONFIG = EncoderConfig(encoder_width=16, encoder_heads=2, encoder_layers=3)
 SPEC = ModelSpec(CONFIG, ClipShape(frames=4, resolution=32), num_classes=2, attention="sdpa")

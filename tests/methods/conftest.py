@@ -13,7 +13,8 @@ from torch import nn
 
 from benchctl import lookup
 from benchctl.layers.image_encoder import ENCODERS
-from benchctl.spec import Attention, ClipShape, ModelSpec
+from benchctl.spec import Attention, ModelSpec
+from benchctl.vocabulary import ClipShape
 
 
 def build(

@@ -17,7 +17,7 @@ from benchctl.methods.emim import BesideCostVolume, Config, ExplicitMotion
 from benchctl.plan import expand
 from benchctl.probes.flops import count
 from benchctl.probes.hollow import empty_build
-from benchctl.spec import ClipShape
+from benchctl.vocabulary import ClipShape
 
 Build = Callable[..., nn.Module]
 

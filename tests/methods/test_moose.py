@@ -14,7 +14,8 @@ from benchctl.errors import MissingError, ShapeError, WeightsMissing
 from benchctl.methods.moose import PRESETS, Config, CrossModalFusion, Looked, Moose
 from benchctl.probes.flops import count, parameters
 from benchctl.probes.hollow import empty_build
-from benchctl.spec import ClipFlow, ClipShape
+from benchctl.spec import ClipFlow
+from benchctl.vocabulary import ClipShape
 
 Build = Callable[..., nn.Module]
 FUSIONS = ("bidirectional", "flow-prior", "visual-prior")

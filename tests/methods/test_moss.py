@@ -15,7 +15,7 @@ from benchctl.errors import BenchctlError, ShapeError
 from benchctl.layers.image_encoder import ENCODERS
 from benchctl.methods.moss import Config
 from benchctl.plan import expand
-from benchctl.spec import ClipShape
+from benchctl.vocabulary import ClipShape
 
 Build = Callable[..., nn.Module]
 

@@ -16,7 +16,8 @@ from benchctl.layers.point_transformer import velocities
 from benchctl.methods.pixt import spread
 from benchctl.probes import flops
 from benchctl.probes.hollow import empty_build
-from benchctl.spec import ClipShape, ModelSpec
+from benchctl.spec import ModelSpec
+from benchctl.vocabulary import ClipShape
 
 Build = Callable[..., nn.Module]
 JESTER = 27

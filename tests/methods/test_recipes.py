@@ -9,7 +9,7 @@ import pytest
 from benchctl import lookup
 from benchctl.data.augment import geometric_operations
 from benchctl.plan import paper_recipe
-from benchctl.spec import Recipe
+from benchctl.recipe import Recipe
 
 PRESETS = sorted(lookup.entries("method"))
 DATASETS = sorted(lookup.entries("dataset"))

@@ -15,7 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchctl import lookup
 from benchctl.errors import BenchctlError, DeviceMissing, ShapeError, UsageError
 from benchctl.probes.hollow import empty_build
-from benchctl.spec import Attention, ClipShape, MethodConfig, ModelSpec, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import Attention, MethodConfig, ModelSpec
+from benchctl.vocabulary import ClipShape
 
 Build = Callable[..., nn.Module]
 

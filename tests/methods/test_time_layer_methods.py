@@ -13,7 +13,8 @@ from benchctl.errors import ShapeError, UsageError
 from benchctl.methods import time_layer
 from benchctl.probes import flops
 from benchctl.probes.hollow import empty_build
-from benchctl.spec import ClipShape, ModelSpec
+from benchctl.spec import ModelSpec
+from benchctl.vocabulary import ClipShape
 
 Build = Callable[..., nn.Module]
 HOSTS = {"time-resnet-tiny": "resnet50-tiny", "time-vit-tiny": "vit-tiny", "time-videomae-tiny": "videomae-tiny"}

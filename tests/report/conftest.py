@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from report_samples import add_run, cell, predicted, record, sweep, trained
 
-from benchctl.spec import DatasetRef, Recipe
+from benchctl.recipe import Recipe
+from benchctl.spec import DatasetRef
 from benchctl.store.store import Store
 
 

@@ -4,9 +4,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from benchctl.recipe import Recipe
 from benchctl.record import CellResult, Environment, Gpu, Measurement, RunRecord
-from benchctl.spec import Cell, ClipShape, DatasetRef, Recipe
+from benchctl.spec import Cell, DatasetRef
 from benchctl.store.store import Store
+from benchctl.vocabulary import ClipShape
 
 GIB = 2**30
 CAP = 48 * GIB

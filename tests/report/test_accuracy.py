@@ -7,11 +7,12 @@ import pytest
 from report_samples import GIB, add_run, cell, gpu_numbers, learned, record, result, training_cell
 
 from benchctl.errors import Inconclusive
+from benchctl.recipe import Recipe
 from benchctl.record import CellResult, Measurement
 from benchctl.report import accuracy
 from benchctl.report.render import render
 from benchctl.report.table import Absent, Selection, Table
-from benchctl.spec import Cell, Recipe
+from benchctl.spec import Cell
 from benchctl.store.store import Store
 
 

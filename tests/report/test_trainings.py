@@ -2,9 +2,10 @@
 
 from report_samples import add_run, learned, record, result, training_cell
 
+from benchctl.recipe import Recipe
 from benchctl.report.table import Absent, Selection, selected
 from benchctl.report.trainings import Training, ending_values, names, training_values, trainings
-from benchctl.spec import Cell, Recipe
+from benchctl.spec import Cell
 from benchctl.store.store import Store
 
 

@@ -7,14 +7,17 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from benchctl.budget import Budget
 from benchctl.cli.plan import app
 from benchctl.errors import UsageError
 from benchctl.launch import Launch
 from benchctl.methods import timesformer
+from benchctl.recipe import Recipe
 from benchctl.record import CellResult, Measurement, Outcome
 from benchctl.run.gpus_needed import LEFT_BYTES, MOST_GPUS, gpus_needed
 from benchctl.run.predictions import Predicted
-from benchctl.spec import Budget, Cell, ClipShape, Recipe
+from benchctl.spec import Cell
+from benchctl.vocabulary import ClipShape
 
 GIB = 2**30
 

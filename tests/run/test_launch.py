@@ -12,14 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from benchctl.budget import Budget
 from benchctl.data import motion_shapes
 from benchctl.launch import Launch
 from benchctl.methods import videomae
+from benchctl.recipe import Recipe
 from benchctl.record import CellResult, Outcome
 from benchctl.run.job import Job
 from benchctl.run.launch import RankedWorker
 from benchctl.run.process import Answer, ask
-from benchctl.spec import Budget, Cell, ClipShape, DatasetRef, Recipe
+from benchctl.spec import Cell, DatasetRef
+from benchctl.vocabulary import ClipShape
 
 SMALL = {"train_clips_per_class": 2, "test_clips_per_class": 1}
 #: a cell must be over so long after its rank died, in seconds

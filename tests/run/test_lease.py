@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from benchctl.errors import StoreError
+from benchctl.recipe import Recipe
 from benchctl.record import CellResult, Environment, RunRecord
 from benchctl.run.lease import Lease
-from benchctl.spec import Cell, ClipShape, Recipe
+from benchctl.spec import Cell
 from benchctl.store.claims import Claim, ClaimAnswer
 from benchctl.store.store import Store
+from benchctl.vocabulary import ClipShape
 
 NOW = "2026-01-01T00:00:00+00:00"
 CELL = Cell(

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from benchctl.recipe import Recipe
 from benchctl.record import CellResult, Outcome
 from benchctl.run import process
 from benchctl.run.job import Job
 from benchctl.run.process import Answer, Worker, ask
-from benchctl.spec import Cell, ClipShape, Recipe
+from benchctl.spec import Cell
+from benchctl.vocabulary import ClipShape
 
 
 def cell() -> Cell:

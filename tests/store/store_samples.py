@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from benchctl.recipe import Recipe
 from benchctl.record import CellResult, Environment, Measurement, RunRecord
-from benchctl.spec import Cell, ClipShape, Recipe
+from benchctl.spec import Cell
+from benchctl.vocabulary import ClipShape
 
 STARTED = "2026-01-01T00:00:00+00:00"
 ENVIRONMENT = Environment(benchctl="0.1.0", python="3.11.2", platform="linux", cpu="x", cpu_cores=2, memory_bytes=2**34)

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from benchctl.errors import UsageError
-from benchctl.spec import ClipShape, MethodConfig
+from benchctl.spec import MethodConfig
 from benchctl.visualize import clip as clips
 from benchctl.visualize import features_figure
 from benchctl.visualize.features import FeatureMap, clip_shape, features, given
 from benchctl.visualize.model import LoadedModel, load_model
+from benchctl.vocabulary import ClipShape
 
 
 def loaded(preset: str, frames: int = 4, resolution: int = 64, **changes: object) -> LoadedModel:

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from benchctl import lookup
 from benchctl.errors import UsageError
-from benchctl.spec import ClipShape, MethodConfig
+from benchctl.spec import MethodConfig
 from benchctl.visualize import clip as clips
 from benchctl.visualize import gradcam_figure
 from benchctl.visualize.gradcam import GradCam, grad_cam, weighted
 from benchctl.visualize.grids import FeatureGrid, candidates, locate
 from benchctl.visualize.model import LoadedModel, load_model
+from benchctl.vocabulary import ClipShape
 
 T, R, PATCH = 8, 64, 16
 TINY = [name for name in lookup.entries("method") if name.endswith("-tiny")]

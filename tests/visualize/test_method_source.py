@@ -6,9 +6,10 @@ import torch
 
 from benchctl import lookup
 from benchctl.errors import UnknownName, UsageError, WeightsMissing
-from benchctl.spec import ClipShape, ModelSpec
+from benchctl.spec import ModelSpec
 from benchctl.visualize.method_source import method_source
 from benchctl.visualize.stss import order_maps
+from benchctl.vocabulary import ClipShape
 
 PRESET = "moss-tiny"
 

@@ -7,9 +7,10 @@ import torch
 from benchctl import lookup
 from benchctl.errors import UnknownName, UsageError, WeightsMissing
 from benchctl.layers.flow import FlowEstimator
-from benchctl.spec import ClipShape, ModelSpec
+from benchctl.spec import ModelSpec
 from benchctl.visualize import model as models
 from benchctl.visualize.model import load_model
+from benchctl.vocabulary import ClipShape
 
 PRESET = "timesformer-tiny"
 

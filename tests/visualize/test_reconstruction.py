@@ -9,10 +9,11 @@ import torch
 
 from benchctl import lookup
 from benchctl.errors import UsageError, WeightsMissing
-from benchctl.spec import ClipShape, ModelSpec
+from benchctl.spec import ModelSpec
 from benchctl.visualize import reconstruction_figure
 from benchctl.visualize.model import LoadedModel, load_model
 from benchctl.visualize.reconstruction import Rebuilt, check_ratio, clip_shape, named, reconstruction
+from benchctl.vocabulary import ClipShape
 
 PRESET = "time-videomae-tiny"
 
